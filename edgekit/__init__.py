@@ -1,0 +1,47 @@
+"""edgekit takes an ONNX model to a device: quantize, prove, measure, choose, ship.
+
+    import edgekit
+
+    run = edgekit.optimize("model.onnx", target="raspberry-pi-5", data="samples/")
+    print(run.choice.chosen, run.evaluation)
+
+Importing edgekit loads no engine, no onnx and no numpy; the names below are loaded when first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from edgekit.core.run import Run as Run
+    from edgekit.core.types import LatencyBudget as LatencyBudget
+    from edgekit.core.types import Prefer as Prefer
+    from edgekit.core.types import Requirements as Requirements
+    from edgekit.errors import EdgekitError as EdgekitError
+    from edgekit.flow.inspect import inspect as inspect
+    from edgekit.flow.optimize import Options as Options
+    from edgekit.flow.optimize import optimize as optimize
+
+_HOME = {
+    "EdgekitError": "edgekit.errors",
+    "LatencyBudget": "edgekit.core.types",
+    "Options": "edgekit.flow.optimize",
+    "Prefer": "edgekit.core.types",
+    "Requirements": "edgekit.core.types",
+    "Run": "edgekit.core.run",
+    "inspect": "edgekit.flow.inspect",
+    "optimize": "edgekit.flow.optimize",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'edgekit' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -1,0 +1,128 @@
+"""How right an artifact still is, and whether that is right enough. Pure.
+
+- A drop is the reference's score less the candidate's on the same samples, never reported without its count and interval.
+- Feasible means: the drop is at most max-drop, and its 95 % interval ends at or below twice max-drop.
+- Outputs that differ from the reference's by rounding alone are the reference's: no interval is asked of them.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from edgekit.core.stats import first_at_least, paired_difference_interval
+
+# fp32 on another instruction set reorders sums: relative errors near 1e-6, or 120 dB. fp16 and bf16 stay below 80 dB.
+EQUIVALENT_SQNR_DB = 90.0
+EQUIVALENT_COSINE = 1 - 1e-6
+
+# A drop five times the default max-drop is a broken recipe, not bad luck with a few samples.
+COLLAPSED_DROP = 0.05
+# At 0.9 nearly half of an output's length is error (sin(acos(0.9)) = 0.44): no int8 build worth keeping was seen there.
+COLLAPSED_COSINE = 0.9
+
+SETTLE_LIMIT = 10_000_000
+
+
+@dataclass(frozen=True)
+class OutputSet:
+    """Outputs as `ekrun run` leaves them: one .npy an output, [samples, *shape], bfloat16 as uint16.
+
+    `shapes` has an entry an output: None, or each sample's shape when they differ; its file is then flat.
+    """
+
+    names: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    files: tuple[Path, ...]
+    shapes: tuple[tuple[tuple[int, ...], ...] | None, ...]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A candidate against the reference on one split.
+
+    `kind` is "task" (scored on labels), "agreement" (scored against the reference's outputs) or "synthetic" (agreement on random
+    inputs). `drop` is reference_value - value, `ci_low`..`ci_high` its 95 % interval. `worse` and `better` count answers that
+    only the reference or only the candidate got right, None when the metric does not count answers. `output_cosine` is each
+    output's mean cosine, `worst_cosine` the lowest of any sample and output. `sqnr_db` is of the worst float output over all
+    samples, None when no float output differs. `nonfinite` counts values that are finite in the reference only.
+    """
+
+    metric: str
+    kind: str
+    split: str
+    value: float
+    reference_value: float
+    drop: float
+    n: int
+    ci_low: float
+    ci_high: float
+    worst_cosine: float
+    max_abs_diff: float
+    sqnr_db: float | None
+    nonfinite: int
+    collapsed: bool
+    collapse_reason: str = ""
+    output_cosine: Mapping[str, float] = field(default_factory=dict)
+    worse: int | None = None
+    better: int | None = None
+
+
+class Feasibility(NamedTuple):
+    """Whether an accuracy holds, and why."""
+
+    ok: bool
+    reason: str
+
+
+def is_equivalent(accuracy: Accuracy) -> bool:
+    """The outputs are the reference's but for rounding."""
+    quiet = accuracy.sqnr_db is None or accuracy.sqnr_db >= EQUIVALENT_SQNR_DB
+    return quiet and accuracy.worst_cosine >= EQUIVALENT_COSINE and accuracy.nonfinite == 0
+
+
+def feasible(accuracy: Accuracy, max_drop: float) -> Feasibility:
+    """Does the drop hold within `max_drop` (absolute, the metric's unit)? A rejection says how many samples would settle it."""
+    a = accuracy
+    if a.collapsed:
+        return Feasibility(False, f"output collapsed: {a.collapse_reason}")
+    if a.nonfinite:
+        return Feasibility(False, f"{a.nonfinite} output values are not finite")
+    if a.drop > max_drop:
+        hint = _settling(a, max_drop) if a.ci_low <= max_drop else ""
+        return Feasibility(False, f"{a.metric} drop {a.drop:.4f} is over {max_drop:g} (n={a.n}{hint})")
+    if is_equivalent(a):
+        return Feasibility(True, "equal to the reference but for rounding")
+    if a.ci_high > 2 * max_drop:
+        could = f"{a.metric} drop {a.drop:.4f} may be up to {a.ci_high:.4f}, over {2 * max_drop:g}"
+        return Feasibility(False, f"{could} (95 % interval, n={a.n}{_settling(a, max_drop)})")
+    return Feasibility(True, f"{a.metric} drop {a.drop:.4f}, at most {a.ci_high:.4f} (n={a.n})")
+
+
+def _settling(accuracy: Accuracy, max_drop: float) -> str:
+    needed = samples_to_settle(accuracy, max_drop)
+    return f"; about {needed} samples would settle it" if needed is not None else ""
+
+
+def samples_to_settle(accuracy: Accuracy, max_drop: float) -> int | None:
+    """How many samples would bring the interval to one side of the bar if the drop stays what it is.
+
+    Counted answers are scaled and their interval recomputed; of other scores the interval shrinks with the square root of the
+    count. None when no number below SETTLE_LIMIT would do (the drop lies on the bar).
+    """
+    a = accuracy
+
+    def settled(n: int) -> bool:
+        low, high = _interval_at(a, n)
+        return low > max_drop if a.drop > max_drop else high <= 2 * max_drop
+
+    needed = first_at_least(max(a.n, 1), settled, SETTLE_LIMIT)
+    return needed if needed < SETTLE_LIMIT else None
+
+
+def _interval_at(a: Accuracy, n: int) -> tuple[float, float]:
+    if a.worse is not None and a.better is not None and a.n:
+        return paired_difference_interval(a.worse * n / a.n, a.better * n / a.n, n)
+    shrink = math.sqrt(a.n / n)
+    return a.drop - (a.drop - a.ci_low) * shrink, a.drop + (a.ci_high - a.drop) * shrink

@@ -1,0 +1,96 @@
+"""Every way edgekit can make an artifact, as data.
+
+- a recipe is an engine, steps from that engine's table, and whether they need data; which suit a target, the planner decides;
+- recipes with the same engine and steps share one artifact and differ in how it is run;
+- the first recipe is the reference: the model exactly as it was given.
+"""
+
+from collections.abc import Mapping
+
+from edgekit.core.types import Recipe, RunConfig, Step
+
+ONNXRUNTIME = "onnxruntime"
+OPENVINO = "openvino"
+
+REFERENCE = "ort-fp32"
+
+# Operators that are worth int8 arithmetic, then those that only pass int8 on: without the latter each would cost a
+# dequantize and a quantize. Operators without an int8 kernel in ONNX Runtime (ConvTranspose, InstanceNormalization) stay out.
+INT8_ARITHMETIC = ("Conv", "Gemm", "MatMul")
+INT8_PASSED_ON = (
+    "Add",
+    "AveragePool",
+    "Clip",
+    "Concat",
+    "Flatten",
+    "GlobalAveragePool",
+    "LeakyRelu",
+    "MaxPool",
+    "Mul",
+    "Pad",
+    "Relu",
+    "Reshape",
+    "Resize",
+    "Sigmoid",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
+FOLD = Step("fold")
+
+
+def _ort(name: str, precision: str, *steps: Step, needs_calibration: bool = False) -> Recipe:
+    return Recipe(name, ONNXRUNTIME, precision, steps, needs_calibration)
+
+
+def _ov(name: str, precision: str, *steps: Step, needs_calibration: bool = False) -> Recipe:
+    return Recipe(name, OPENVINO, precision, steps, needs_calibration)
+
+
+_NNCF = Step("quantize", {"preset": "mixed", "subset_size": 300, "fast_bias_correction": True})
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        _ort(REFERENCE, "fp32"),
+        _ort("ort-fp32-opt", "fp32", Step("optimize", {"level": "extended"})),
+        _ort("ort-fp16", "fp16", FOLD, Step("float16")),
+        # Convolutions stay fp32: dynamic int8 convolution is 4 to 10 times slower.
+        _ort("ort-int8-dynamic", "int8", FOLD, Step("quantize_dynamic", {"ops": ("MatMul", "LSTM")})),
+        _ort("ort-int8-weights", "int8-weights", FOLD, Step("quantize_weights", {"min_elements": 1024})),
+        _ort(
+            "ort-int8",
+            "int8",
+            FOLD,
+            Step("quantize_static", {"ops": INT8_ARITHMETIC + INT8_PASSED_ON}),
+            needs_calibration=True,
+        ),
+        # Attention and other MatMuls stay fp32: where they carry the answer, this keeps it.
+        _ort(
+            "ort-int8-conv",
+            "int8",
+            FOLD,
+            Step("quantize_static", {"ops": ("Conv", "Clip", "MaxPool", "Relu")}),
+            needs_calibration=True,
+        ),
+        _ov("ov-f32", "fp32", Step("convert")),
+        _ov("ov-bf16", "bf16", Step("convert")),
+        _ov("ov-fp16", "fp16-weights", Step("convert", {"compress_to_fp16": True})),
+        _ov("ov-int8", "int8", _NNCF, needs_calibration=True),
+        _ov("ov-int8-bf16", "int8", _NNCF, needs_calibration=True),
+        _ov("ov-int8-weights", "int8-weights", Step("compress_weights", {"mode": "int8_sym"})),
+    )
+}
+
+# OpenVINO computes in bf16 wherever the CPU has it unless told otherwise; everything not named here runs in f32.
+_PRECISION_HINTS: Mapping[str, str] = {"ov-bf16": "bf16", "ov-int8-bf16": "bf16"}
+
+# Without it ONNX Runtime dequantizes the weights in every inference; with it, constant folding does so once at load.
+_OPTIONS: Mapping[str, Mapping[str, str]] = {"ort-int8-weights": {"session.disable_quant_qdq": "1"}}
+
+
+def run_config(recipe: str, threads: int) -> RunConfig:
+    """How the artifact of `recipe` is run on `threads` threads."""
+    return RunConfig(threads, _PRECISION_HINTS.get(recipe, "f32"), _OPTIONS.get(recipe, {}))

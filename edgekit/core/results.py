@@ -1,0 +1,149 @@
+"""The records of what was found out: measurements, predictions, verdicts, outcomes and the choice."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from edgekit.core.accuracy import Accuracy
+from edgekit.core.stats import LatencyStats
+from edgekit.core.types import Artifact, Candidate
+
+
+class Origin(StrEnum):
+    """Where a figure comes from; only TARGET figures are the target's own."""
+
+    TARGET = "target"
+    HOST = "host"
+    PREDICTED = "predicted"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident set of a clean process, by phase; None where the kernel refused to tell."""
+
+    baseline_rss: int | None
+    after_load_rss: int | None
+    peak_load_rss: int | None
+    peak_inference_rss: int | None
+
+    @property
+    def peak(self) -> int | None:
+        known = [m for m in (self.peak_load_rss, self.peak_inference_rss) if m is not None]
+        return max(known) if known else None
+
+
+@dataclass(frozen=True)
+class Load:
+    """Cold costs of a clean process, in milliseconds; None where the engine does not separate the phase."""
+
+    library_load_ms: float | None
+    model_read_ms: float | None
+    session_create_ms: float | None
+    first_inference_ms: float | None
+    process_to_first_inference_ms: float | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One candidate on one device. `ratio` is its p50 over the baseline's, paired by round of the same race."""
+
+    origin: Origin
+    device: str
+    threads: int
+    latency_ms: LatencyStats
+    latencies_ns: tuple[int, ...]
+    ratio: float
+    throughput_ips: float
+    load: Load
+    memory: Memory
+    settings_asked: Mapping[str, str] = field(default_factory=dict)
+    settings_in_force: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the cost model expects on a target that was not measured, and by which rule."""
+
+    p50_ms: float
+    throughput_ips: float
+    peak_memory_bytes: int | None
+    rule: str
+
+
+class VerdictCode(StrEnum):
+    """What became of a candidate beyond its figures. The codes in `BLOCKING` rule it out."""
+
+    DOES_NOT_BUILD = "does not build"
+    DOES_NOT_LOAD = "does not load"
+    DOES_NOT_RUN = "does not run"
+    NOTHING_QUANTIZED = "nothing was quantized"
+    COLLAPSED = "collapsed"
+    LARGER = "larger than the original"
+    SLOWER = "slower than fp32"
+
+
+BLOCKING = frozenset(
+    {
+        VerdictCode.DOES_NOT_BUILD,
+        VerdictCode.DOES_NOT_LOAD,
+        VerdictCode.DOES_NOT_RUN,
+        VerdictCode.NOTHING_QUANTIZED,
+        VerdictCode.COLLAPSED,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judgement with its reason."""
+
+    code: VerdictCode
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that is known of one candidate. `accuracy` is on the selection split: the choice never sees evaluation."""
+
+    candidate: Candidate
+    artifact: Artifact | None = None
+    accuracy: Accuracy | None = None
+    measurement: Measurement | None = None
+    prediction: Prediction | None = None
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.candidate.name
+
+    @property
+    def blocked(self) -> Verdict | None:
+        return next((v for v in self.verdicts if v.code in BLOCKING), None)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The numbers a choice is made on; `origin` says whether the target was measured or predicted."""
+
+    origin: Origin
+    p50_ms: float
+    throughput_ips: float
+    peak_memory_bytes: int | None
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen and why each other candidate was not.
+
+    `chosen` is None when nothing fits; then `nearest` is the candidate that lacks least and `lacks` says what. `unproven` lists
+    requirements that rest on a prediction.
+    """
+
+    chosen: str | None
+    reason: str
+    front: tuple[str, ...]
+    rejected: Mapping[str, str]
+    nearest: str | None = None
+    lacks: tuple[str, ...] = ()
+    unproven: tuple[str, ...] = ()

@@ -1,0 +1,58 @@
+"""The record of one optimize run: what `run.json` holds. Schema 1, described in docs/run-json.md."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgekit.core.accuracy import Accuracy
+from edgekit.core.dataset import DataSetInfo
+from edgekit.core.facts import DeviceFacts
+from edgekit.core.results import Choice, Origin, Outcome
+from edgekit.core.types import ModelInfo, Requirements, Target
+
+RUN_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The race's A/A figures: the baseline against its own twin. `spread` is the larger end of the 95% interval, >= 1."""
+
+    ratio: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """Inputs by digest, the candidates with all that is known of each, and the choice with its reasons.
+
+    `target_origin` says where the figures the choice rests on come from. `evaluation` is the chosen candidate's accuracy on the
+    evaluation split, None without data. `artifact_files` are relative to the run folder; the first one is opened.
+    """
+
+    schema: int
+    edgekit_version: str
+    versions: Mapping[str, str]
+    model_name: str
+    model_sha256: str
+    model: ModelInfo
+    target: Target
+    target_origin: Origin
+    device: DeviceFacts
+    threads: int
+    requirements: Requirements
+    data: DataSetInfo
+    outcomes: tuple[Outcome, ...]
+    left_out: Mapping[str, str]
+    noise: Noise | None
+    choice: Choice
+    satisfies_constraints: bool
+    evaluation: Accuracy | None
+    artifact_files: tuple[str, ...]
+    notices: tuple[str, ...]
+    next_steps: tuple[str, ...]
+
+    def outcome(self, name: str) -> Outcome:
+        """The outcome of the candidate called `name`. Raises KeyError."""
+        for outcome in self.outcomes:
+            if outcome.name == name:
+                return outcome
+        raise KeyError(name)

@@ -1,0 +1,1 @@
+"""Where ekrun runs: this machine, so far."""

@@ -1,0 +1,113 @@
+"""What every engine provides, and what a build is given and gives back.
+
+`Engine` is a Protocol because there are two implementations, the modules `onnxruntime` and `openvino`; what must hold for
+both is checked once, in `build`, not here.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+
+from edgekit.core.types import NumericRules, Recipe
+from edgekit.errors import InputRejected
+
+
+@dataclass(frozen=True)
+class Task:
+    """One build: `original` is untouched, `model` has fixed shapes; steps work in `scratch`, and leave remarks in `notes`."""
+
+    recipe: Recipe
+    numeric: NumericRules
+    original: Path
+    model: Path
+    calibration: Path | None
+    out: Path
+    scratch: Path
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build left in its folder: `files` are relative to it, `files[0]` is the one an engine opens.
+
+    `quantizable_ops` counts convolutions, matrix products and recurrent layers; `quantized_ops` those of them that take int8.
+    """
+
+    files: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    quantized_ops: int = 0
+    quantizable_ops: int = 0
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Names of a model's inputs and outputs, in order."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class Engine(Protocol):
+    """An engine's side of a build."""
+
+    name: str
+
+    def build(self, task: Task) -> Built:
+        """Run the recipe's steps and write the artifact to `task.out`. May raise anything."""
+        ...
+
+    def check(self, model: Path) -> tuple[str, ...]:
+        """Why the engine will not take `model`, one line each; empty when it loads."""
+        ...
+
+    def ports(self, artifact: Path, wanted: Ports) -> Ports:
+        """The artifact's own names; where a port has several, the one in `wanted` at its place if it is among them."""
+        ...
+
+
+Steps = Mapping[str, Callable[[Task, Path, Mapping[str, Any]], Path]]
+
+
+# OpenVINO's messages open with where in its sources it gave up; the reason stands below.
+_PREAMBLES = ("Exception from ", "Check '", "FrontEnd API failed")
+
+
+def one_line(error: BaseException) -> str:
+    """A library's exception as one line for people: its first line that gives a reason."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    reasons = [line for line in lines if not line.startswith(_PREAMBLES) and not line.endswith(":")]
+    text = (reasons or lines or [""])[0]
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def onnx_ports(model: onnx.ModelProto) -> Ports:
+    """Names of the inputs a caller must feed (weights listed as inputs are none) and of the outputs."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return Ports(
+        tuple(port.name for port in model.graph.input if port.name not in weights),
+        tuple(port.name for port in model.graph.output),
+    )
+
+
+def calibration_samples(folder: Path | None, names: tuple[str, ...]) -> Iterator[dict[str, np.ndarray]]:
+    """One feed per sample, read as needed; `<i>.npy` holds input i stacked as [N, *shape].
+
+    Raises InputRejected at the call when there is no data or the inputs disagree on N.
+    """
+    if folder is None:
+        raise InputRejected("needs calibration data", next_step="give representative samples with --data")
+    arrays = [np.load(folder / f"{i}.npy", mmap_mode="r", allow_pickle=False) for i in range(len(names))]
+    counts = {len(array) for array in arrays}
+    if len(counts) != 1 or counts == {0}:
+        raise InputRejected(f"calibration arrays hold {sorted(counts)} samples", where=str(folder))
+    return (
+        {
+            name: np.ascontiguousarray(array[i]).reshape(array.shape[1:])
+            for name, array in zip(names, arrays, strict=True)
+        }
+        for i in range(counts.pop())
+    )

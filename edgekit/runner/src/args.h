@@ -1,0 +1,33 @@
+/* The command line: `ekrun VERB --option value ...`. Strings point into argv. */
+#ifndef EKRUN_ARGS_H
+#define EKRUN_ARGS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum verb { VERB_FACTS = 1, VERB_RUN = 2, VERB_BENCH = 4 };
+
+struct pair {
+    const char *key, *value;
+};
+
+struct pairs {
+    struct pair *items;
+    size_t count;
+};
+
+struct options {
+    enum verb verb;
+    const char *engine, *lib, *model, *precision, *out, *reset, *root;
+    long threads, samples, warmup, runs; /* samples 0: all */
+    bool from_stdin;
+    struct pairs inputs, states, engine_options;
+};
+
+/* Fails with EXIT_USAGE. */
+void parse_args(int argc, char **argv, struct options *options);
+
+/* The value of engine option `key`, or NULL. */
+const char *find_option(const struct options *options, const char *key);
+
+#endif

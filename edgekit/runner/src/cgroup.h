@@ -1,0 +1,8 @@
+/* How much CPU this process's control group may use. */
+#ifndef EKRUN_CGROUP_H
+#define EKRUN_CGROUP_H
+
+/* CPUs' worth of time, the least over the group and its ancestors, cgroup v1 or v2; negative when unlimited or unknown. */
+double cgroup_cpu_quota(void);
+
+#endif

@@ -1,0 +1,10 @@
+/* The machine's state of the moment, which explains a latency: load, clock frequencies, temperatures. */
+#ifndef EKRUN_CONDITIONS_H
+#define EKRUN_CONDITIONS_H
+
+#include "json.h"
+
+/* Fields load_average, frequencies and thermal, each null where the kernel does not give it. */
+void write_conditions(struct json *j, const char *key);
+
+#endif

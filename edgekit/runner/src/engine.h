@@ -1,0 +1,62 @@
+/* What ekrun asks of an inference engine. Two implementations: ONNX Runtime and OpenVINO, each loaded by dlopen.
+ *
+ * - an engine never returns an error: it fail()s with its own message;
+ * - engine objects are made in open and freed in close, and the library is never unloaded;
+ * - infer is the call that is timed, so it does nothing else.
+ */
+#ifndef EKRUN_ENGINE_H
+#define EKRUN_ENGINE_H
+
+#include <stdint.h>
+
+#include "args.h"
+#include "json.h"
+#include "tensor.h"
+
+struct engine;
+
+struct engine_ops {
+    const char *name;
+    /* Loads library and model, fills ports, version and times. */
+    void (*open)(struct engine *engine);
+    /* Makes `tensor` input `index` of the runs to come. Its buffer stays the caller's and may be refilled between runs. */
+    void (*bind)(struct engine *engine, size_t index, const struct tensor *tensor);
+    void (*infer)(struct engine *engine);
+    /* A view of an output, valid until release_outputs. */
+    void (*output)(struct engine *engine, size_t index, struct tensor *view);
+    void (*release_outputs)(struct engine *engine);
+    /* The port name that an alternative tensor name stands for, or NULL. */
+    const char *(*resolve)(struct engine *engine, const char *name, bool is_input);
+    /* Writes the fields threads, precision and options of the settings in force. */
+    void (*settings)(struct engine *engine, struct json *j);
+    void (*close)(struct engine *engine);
+};
+
+struct engine {
+    const struct engine_ops *ops;
+    const struct options *options;
+    void *library;
+    void *impl;
+    struct port *inputs, *outputs;
+    size_t input_count, output_count;
+    char version[128];
+    int64_t library_load_ns, model_read_ns, session_create_ns; /* model_read_ns -1: not apart from session creation */
+};
+
+extern const struct engine_ops ENGINE_ONNXRUNTIME, ENGINE_OPENVINO;
+
+void engine_open(struct engine *engine, const struct options *options);
+
+/* Index of the port called `name`, or -1. */
+long engine_find(struct engine *engine, const char *name, bool is_input);
+
+/* Writes the fields engine, engine_version, settings and the load times. */
+void engine_describe(struct engine *engine, struct json *j);
+
+/* dlsym or fail(EXIT_LIBRARY). */
+void *engine_symbol(struct engine *engine, const char *name);
+
+/* Refuses a model port that ekrun cannot carry: fail(EXIT_MODEL). */
+void check_port(const struct port *port, const char *what);
+
+#endif

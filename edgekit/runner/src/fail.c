@@ -1,0 +1,98 @@
+#include "fail.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "json.h"
+
+static void (*cleanup_hook)(void);
+
+void set_cleanup(void (*cleanup)(void)) { cleanup_hook = cleanup; }
+
+static const char *code_name(enum exit_code code) {
+    switch (code) {
+    case EXIT_USAGE: return "usage";
+    case EXIT_LIBRARY: return "library";
+    case EXIT_MODEL: return "model";
+    case EXIT_INPUT: return "bad_input";
+    case EXIT_INFERENCE: return "inference";
+    case EXIT_IO: return "io";
+    case EXIT_MEMORY: return "memory";
+    }
+    return "internal";
+}
+
+/* One line of printable ASCII: the message may quote names and engine texts that hold newlines or terminal codes. */
+static void print_for_people(const char *message) {
+    fputs("ekrun: ", stderr);
+    for (const unsigned char *c = (const unsigned char *)message; *c; c++) {
+        if (*c >= 0x20 && *c < 0x7f)
+            fputc(*c, stderr);
+        else if (*c == '\n')
+            fputc(' ', stderr);
+        else
+            fprintf(stderr, "\\x%02x", *c);
+    }
+    fputc('\n', stderr);
+}
+
+static void print_for_programs(enum exit_code code, const char *message) {
+    struct json j = {.out = stdout};
+    json_begin(&j, NULL, '{');
+    json_int(&j, "protocol", EKRUN_PROTOCOL);
+    json_begin(&j, "error", '{');
+    json_string(&j, "code", code_name(code));
+    json_string(&j, "message", message);
+    json_end(&j, '}');
+    json_end(&j, '}');
+    fputc('\n', stdout);
+    fflush(stdout);
+}
+
+_Noreturn void fail(enum exit_code code, const char *format, ...) {
+    char message[4096];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    if (cleanup_hook)
+        cleanup_hook();
+    print_for_people(message);
+    print_for_programs(code, message);
+    _exit(code);
+}
+
+enum exit_code unless_memory(enum exit_code code, const char *engine_message) {
+    static const char *const signs[] = {"bad_alloc", "Failed to allocate memory", "Cannot allocate memory"};
+    for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
+        if (strstr(engine_message, signs[i]))
+            return EXIT_MEMORY;
+    return code;
+}
+
+_Noreturn void finish(void) {
+    if (fflush(stdout) != 0)
+        fail(EXIT_IO, "cannot write to stdout: %s", strerror(errno));
+    _exit(0);
+}
+
+void *allocate(size_t count, size_t size) {
+    void *memory = calloc(count ? count : 1, size ? size : 1);
+    if (!memory)
+        fail(EXIT_MEMORY, "out of memory: %zu x %zu bytes", count, size);
+    return memory;
+}
+
+void *reallocate(void *old, size_t count, size_t size) {
+    size_t bytes;
+    void *memory = __builtin_mul_overflow(count, size, &bytes) ? NULL : realloc(old, bytes ? bytes : 1);
+    if (!memory)
+        fail(EXIT_MEMORY, "out of memory: %zu x %zu bytes", count, size);
+    return memory;
+}

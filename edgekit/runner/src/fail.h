@@ -1,0 +1,40 @@
+/* How ekrun ends: exit codes, and the one way out on an error.
+ *
+ * A process serves one request, so an error ends it: one line for people on stderr, one JSON object on stdout, an exit
+ * code. Nothing is unwound; the kernel frees what a dead process held, and part files are removed first.
+ */
+#ifndef EKRUN_FAIL_H
+#define EKRUN_FAIL_H
+
+#include <stddef.h>
+
+#define EKRUN_PROTOCOL 1
+
+enum exit_code {
+    EXIT_USAGE = 2,
+    EXIT_LIBRARY = 3,
+    EXIT_MODEL = 4,
+    EXIT_INPUT = 5,
+    EXIT_INFERENCE = 6,
+    EXIT_IO = 7,
+    EXIT_MEMORY = 8,
+};
+
+_Noreturn void fail(enum exit_code code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* `code`, or EXIT_MEMORY when an engine's own message says that memory ran out. Engines have no code for it. */
+enum exit_code unless_memory(enum exit_code code, const char *engine_message);
+
+/* Called once by fail() before the process ends. */
+void set_cleanup(void (*cleanup)(void));
+
+/* Ends the process without running the exit handlers of engines, whose threads may still be alive. */
+_Noreturn void finish(void);
+
+/* Zeroed memory or fail(EXIT_MEMORY). A request for no bytes still yields a valid pointer. */
+void *allocate(size_t count, size_t size);
+
+/* realloc or fail(EXIT_MEMORY). */
+void *reallocate(void *old, size_t count, size_t size);
+
+#endif

@@ -1,0 +1,21 @@
+/* What comes out of the model, stacked into <folder>/<index>.npy.
+ *
+ * - a file is complete or absent: written as <index>.npy.part, synced, renamed;
+ * - equal shapes give [N, *shape]; otherwise one flat array, with each sample's shape in the answer.
+ */
+#ifndef EKRUN_OUTPUTS_H
+#define EKRUN_OUTPUTS_H
+
+#include "engine.h"
+#include "json.h"
+
+/* Makes `folder` if needed. Fails with EXIT_IO. */
+void outputs_open(struct engine *engine, const char *folder);
+
+/* Appends the outputs of the last inference. */
+void outputs_append(struct engine *engine);
+
+/* Completes every file and writes the list `outputs` into the answer. */
+void outputs_finish(struct engine *engine, struct json *j);
+
+#endif

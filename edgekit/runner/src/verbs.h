@@ -1,0 +1,13 @@
+/* The verbs: each serves one request and returns when its answer is printed. */
+#ifndef EKRUN_VERBS_H
+#define EKRUN_VERBS_H
+
+#include <stdint.h>
+
+#include "args.h"
+
+void run(const struct options *options);
+void bench(const struct options *options, int64_t started_ns);
+void facts(const struct options *options);
+
+#endif

@@ -1,0 +1,188 @@
+"""The choice is a pure function: feasibility, preference, ties, reasons, the nearest miss."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekit.core.choose import choose, pareto_front
+from edgekit.core.recipes import RECIPES
+from edgekit.core.results import BLOCKING, Figures, Origin, Verdict, VerdictCode
+from edgekit.core.types import LatencyBudget, Prefer, Requirements
+from tests.records import MIB, outcome, predicted
+
+ANY = Requirements()
+
+
+def test_lowest_p50_among_the_feasible_wins() -> None:
+    found = choose([outcome("ort-fp32", 3.0), outcome("ov-f32", 2.0), outcome("ov-bf16", 1.0)], ANY, Origin.TARGET)
+    assert found.chosen == "ov-bf16"
+    assert found.rejected == {"ort-fp32": "3.00x the p50 of ov-bf16", "ov-f32": "2.00x the p50 of ov-bf16"}
+
+
+def test_a_faster_candidate_over_the_drop_is_rejected_with_its_reason() -> None:
+    found = choose([outcome("ort-fp32", 3.0), outcome("ov-int8", 1.0, drop=0.02)], ANY, Origin.TARGET)
+    assert found.chosen == "ort-fp32"
+    assert "drop 0.0200 is over 0.01" in found.rejected["ov-int8"]
+
+
+def test_a_drop_within_bounds_but_an_interval_too_wide_is_rejected_with_the_samples_that_settle_it() -> None:
+    wide = outcome("ov-int8", 1.0, drop=0.009, n=100, ci_high=0.03)
+    found = choose([outcome("ort-fp32", 3.0), wide], ANY, Origin.TARGET)
+    assert found.chosen == "ort-fp32"
+    assert "samples would settle it" in found.rejected["ov-int8"]
+
+
+@pytest.mark.parametrize("code", sorted(BLOCKING))
+def test_a_blocked_candidate_is_never_chosen(code: VerdictCode) -> None:
+    broken = outcome("ov-int8", 0.1, verdicts=(Verdict(code, "why"),))
+    found = choose([outcome("ort-fp32", 3.0), broken], ANY, Origin.TARGET)
+    assert found.chosen == "ort-fp32"
+    assert found.rejected["ov-int8"] == f"{code.value}: why"
+
+
+def test_being_slower_or_larger_is_said_but_rules_nothing_out() -> None:
+    remarked = outcome("ov-f32", 1.0, verdicts=(Verdict(VerdictCode.LARGER, "why"),))
+    assert choose([outcome("ort-fp32", 3.0), remarked], ANY, Origin.TARGET).chosen == "ov-f32"
+
+
+def test_within_the_noise_the_higher_precision_wins() -> None:
+    pair = [outcome("ort-fp32", 1.02), outcome("ov-int8", 1.0)]
+    assert choose(pair, ANY, Origin.TARGET, aa_spread=1.03).chosen == "ort-fp32"
+    assert choose(pair, ANY, Origin.TARGET, aa_spread=1.01).chosen == "ov-int8"
+
+
+def test_among_equal_precision_and_speed_less_memory_wins() -> None:
+    pair = [outcome("ort-fp32", 1.0, memory=60 * MIB), outcome("ov-f32", 1.0, memory=50 * MIB)]
+    assert choose(pair, ANY, Origin.TARGET).chosen == "ov-f32"
+
+
+@pytest.mark.parametrize(
+    ("prefer", "winner"),
+    [(Prefer.LATENCY, "ov-bf16"), (Prefer.THROUGHPUT, "ov-bf16"), (Prefer.MEMORY, "ort-fp32"), (Prefer.SIZE, "ort-int8")],
+)
+def test_preference_decides_among_the_feasible(prefer: Prefer, winner: str) -> None:
+    ones = [
+        outcome("ort-fp32", 3.0, memory=20 * MIB),
+        outcome("ov-bf16", 1.0, memory=90 * MIB),
+        outcome("ort-int8", 2.0, size=MIB, memory=40 * MIB),
+    ]
+    assert choose(ones, Requirements(prefer=prefer), Origin.TARGET).chosen == winner
+
+
+@pytest.mark.parametrize(
+    ("requirements", "text"),
+    [
+        (Requirements(latency=LatencyBudget(0.5)), "p99 latency 1 ms is over 0.5 ms"),
+        (Requirements(min_throughput_ips=2000), "throughput 1000.0/s is below 2000.0/s"),
+        (Requirements(max_memory_bytes=10 * MIB), "peak memory 50 MiB is over 10 MiB"),
+        (Requirements(max_size_bytes=MIB), "size 4 MiB is over 1 MiB"),
+    ],
+)
+def test_nothing_fits_shows_the_nearest_and_what_it_lacks(requirements: Requirements, text: str) -> None:
+    found = choose([outcome("ort-fp32", 3.0, memory=60 * MIB, size=5 * MIB), outcome("ov-f32", 1.0)], requirements, Origin.TARGET)
+    assert found.chosen is None
+    assert found.nearest == "ov-f32"
+    assert found.lacks == (text,)
+    assert text in found.rejected["ov-f32"]
+
+
+def test_a_percentile_without_enough_runs_is_not_met() -> None:
+    few = outcome("ort-fp32", 1.0)
+    assert few.measurement is not None
+    short = replace(few, measurement=replace(few.measurement, latency_ms=replace(few.measurement.latency_ms, p99=None)))
+    found = choose([short], Requirements(latency=LatencyBudget(5.0)), Origin.TARGET)
+    assert found.chosen is None
+    assert "too few runs" in found.lacks[0]
+
+
+def test_a_requirement_on_a_prediction_is_unproven_when_met_and_unmet_when_missed() -> None:
+    ones = [predicted("ort-fp32", 10.0), predicted("ort-int8", 5.0)]
+    met = choose(ones, Requirements(latency=LatencyBudget(7.0)), Origin.PREDICTED)
+    assert (met.chosen, met.unproven) == ("ort-int8", ("latency budget",))
+    missed = choose(ones, Requirements(latency=LatencyBudget(4.0)), Origin.PREDICTED)
+    assert missed.chosen is None
+    assert missed.nearest == "ort-int8"
+
+
+def test_size_is_known_without_a_board_and_so_never_unproven() -> None:
+    found = choose([predicted("ort-fp32", 1.0)], Requirements(max_size_bytes=8 * MIB), Origin.PREDICTED)
+    assert found.chosen == "ort-fp32"
+    assert found.unproven == ()
+
+
+def test_host_measurements_never_decide_for_another_target() -> None:
+    """A candidate raced on the host, but with a worse prediction, loses on the target."""
+    fast_here = replace(predicted("ort-int8", 9.0), measurement=outcome("ort-int8", 0.1).measurement)
+    found = choose([predicted("ort-fp32", 5.0), fast_here], ANY, Origin.PREDICTED)
+    assert found.chosen == "ort-fp32"
+
+
+def test_after_a_failed_evaluation_only_full_precision_is_left() -> None:
+    ones = [outcome("ort-fp32", 3.0), outcome("ov-f32", 2.0), outcome("ov-bf16", 1.5), outcome("ov-int8", 1.0)]
+    found = choose(ones, ANY, Origin.TARGET, failed_evaluation={"ov-int8": "did not hold"})
+    assert found.chosen == "ov-f32"
+    assert found.rejected["ov-int8"] == "did not hold"
+    assert "evaluation split had already been used" in found.rejected["ov-bf16"]
+
+
+RECIPE_NAMES = sorted(RECIPES)
+
+
+@st.composite
+def outcomes(draw: st.DrawFn) -> list[object]:
+    names = draw(st.lists(st.sampled_from(RECIPE_NAMES), min_size=1, unique=True))
+    return [
+        outcome(
+            name,
+            draw(st.floats(0.1, 100)),
+            drop=draw(st.sampled_from([0.0, 0.005, 0.02])),
+            size=draw(st.integers(1, 100)) * MIB,
+            memory=draw(st.integers(1, 100)) * MIB,
+            runs=11,
+            verdicts=draw(st.sampled_from([(), (Verdict(VerdictCode.COLLAPSED, "x"),)])),
+        )
+        for name in names
+    ]
+
+
+@given(outcomes(), st.sampled_from(list(Prefer)), st.sampled_from([1.0, 1.03]))
+def test_every_candidate_is_chosen_or_has_a_reason_and_the_choice_is_feasible(ones: list, prefer: Prefer, tie: float) -> None:  # type: ignore[type-arg]
+    requirements = Requirements(prefer=prefer, max_size_bytes=60 * MIB)
+    found = choose(ones, requirements, Origin.TARGET, tie)
+    assert set(found.rejected) | ({found.chosen} if found.chosen else set()) == {o.name for o in ones}
+    assert all(found.rejected.values())
+    fit = [o for o in ones if o.blocked is None and o.accuracy.drop <= 0.01 and o.artifact.size_bytes <= 60 * MIB]
+    assert (found.chosen is None) == (not fit)
+    if found.chosen is not None:
+        winner = next(o for o in ones if o.name == found.chosen)
+        assert winner in fit
+        if prefer is Prefer.LATENCY:
+            best = min(o.measurement.latency_ms.p50 for o in fit)
+            assert winner.measurement.latency_ms.p50 <= best * tie
+    assert choose(list(reversed(ones)), requirements, Origin.TARGET, tie).chosen == found.chosen
+
+
+@given(outcomes())
+def test_nothing_on_the_front_is_dominated_and_all_else_is(ones: list) -> None:  # type: ignore[type-arg]
+    pairs = [
+        (o, Figures(Origin.TARGET, o.measurement.latency_ms.p50, o.measurement.throughput_ips, o.measurement.memory.peak, o.artifact.size_bytes))
+        for o in ones
+    ]
+    front = pareto_front(pairs)
+
+    def beats(a: tuple, b: tuple) -> bool:  # type: ignore[type-arg]
+        (oa, fa), (ob, fb) = a, b
+        better = (
+            fa.p50_ms <= fb.p50_ms,
+            fa.throughput_ips >= fb.throughput_ips,
+            fa.peak_memory_bytes <= fb.peak_memory_bytes,
+            fa.size_bytes <= fb.size_bytes,
+            oa.accuracy.drop <= ob.accuracy.drop,
+        )
+        return all(better) and (fa, oa.accuracy.drop) != (fb, ob.accuracy.drop)
+
+    assert front
+    for pair in pairs:
+        assert (pair[0].name in front) == (not any(beats(other, pair) for other in pairs if other is not pair))
