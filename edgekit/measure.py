@@ -20,6 +20,7 @@ from edgekit.errors import EdgekitError, ResourceLimit
 from edgekit.process import Conversation
 from edgekit.runner.client import (
     BenchReply,
+    FactsReply,
     Feeds,
     LoadReply,
     RanReply,
@@ -76,7 +77,7 @@ class CleanBench:
 
 def device_facts(device: LocalDevice) -> DeviceFacts:
     """What the device says of itself. Raises DeviceError when it answers out of protocol."""
-    return parse(device.run(["facts"], deadline_s=30.0), DeviceFacts, device.name)
+    return parse(device.run(["facts"], deadline_s=30.0), FactsReply, device.name).facts()
 
 
 def run_outputs(

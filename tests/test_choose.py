@@ -60,7 +60,12 @@ def test_among_equal_precision_and_speed_less_memory_wins() -> None:
 
 @pytest.mark.parametrize(
     ("prefer", "winner"),
-    [(Prefer.LATENCY, "ov-bf16"), (Prefer.THROUGHPUT, "ov-bf16"), (Prefer.MEMORY, "ort-fp32"), (Prefer.SIZE, "ort-int8")],
+    [
+        (Prefer.LATENCY, "ov-bf16"),
+        (Prefer.THROUGHPUT, "ov-bf16"),
+        (Prefer.MEMORY, "ort-fp32"),
+        (Prefer.SIZE, "ort-int8"),
+    ],
 )
 def test_preference_decides_among_the_feasible(prefer: Prefer, winner: str) -> None:
     ones = [
@@ -81,7 +86,9 @@ def test_preference_decides_among_the_feasible(prefer: Prefer, winner: str) -> N
     ],
 )
 def test_nothing_fits_shows_the_nearest_and_what_it_lacks(requirements: Requirements, text: str) -> None:
-    found = choose([outcome("ort-fp32", 3.0, memory=60 * MIB, size=5 * MIB), outcome("ov-f32", 1.0)], requirements, Origin.TARGET)
+    found = choose(
+        [outcome("ort-fp32", 3.0, memory=60 * MIB, size=5 * MIB), outcome("ov-f32", 1.0)], requirements, Origin.TARGET
+    )
     assert found.chosen is None
     assert found.nearest == "ov-f32"
     assert found.lacks == (text,)
@@ -148,7 +155,9 @@ def outcomes(draw: st.DrawFn) -> list[object]:
 
 
 @given(outcomes(), st.sampled_from(list(Prefer)), st.sampled_from([1.0, 1.03]))
-def test_every_candidate_is_chosen_or_has_a_reason_and_the_choice_is_feasible(ones: list, prefer: Prefer, tie: float) -> None:  # type: ignore[type-arg]
+def test_every_candidate_is_chosen_or_has_a_reason_and_the_choice_is_feasible(
+    ones: list, prefer: Prefer, tie: float
+) -> None:  # type: ignore[type-arg]
     requirements = Requirements(prefer=prefer, max_size_bytes=60 * MIB)
     found = choose(ones, requirements, Origin.TARGET, tie)
     assert set(found.rejected) | ({found.chosen} if found.chosen else set()) == {o.name for o in ones}
@@ -167,7 +176,16 @@ def test_every_candidate_is_chosen_or_has_a_reason_and_the_choice_is_feasible(on
 @given(outcomes())
 def test_nothing_on_the_front_is_dominated_and_all_else_is(ones: list) -> None:  # type: ignore[type-arg]
     pairs = [
-        (o, Figures(Origin.TARGET, o.measurement.latency_ms.p50, o.measurement.throughput_ips, o.measurement.memory.peak, o.artifact.size_bytes))
+        (
+            o,
+            Figures(
+                Origin.TARGET,
+                o.measurement.latency_ms.p50,
+                o.measurement.throughput_ips,
+                o.measurement.memory.peak,
+                o.artifact.size_bytes,
+            ),
+        )
         for o in ones
     ]
     front = pareto_front(pairs)

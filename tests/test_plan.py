@@ -10,7 +10,7 @@ from edgekit.core.recipes import RECIPES, REFERENCE
 from edgekit.core.types import Cluster, Requirements
 from tests.records import artifact, candidate, model, target
 
-NO_DATA = Facts(host_isa=(), calibration_sha256="", builder_versions={}, threads=2)
+NO_DATA = Facts(model_sha256="0" * 64, host_isa=(), calibration_sha256="", builder_versions={}, threads=2)
 DATA = replace(NO_DATA, calibration_sha256="1" * 64)
 ANY = Requirements()
 
@@ -95,7 +95,9 @@ def test_an_old_opset_leaves_per_channel_qdq_out() -> None:
 
 
 def p50(recipe: str, *isa: str, threads: int = 1, quantized: int = 2) -> float:
-    return predict(model(), target(*isa), candidate(recipe, threads), artifact(recipe, quantized=quantized), None).p50_ms
+    return predict(
+        model(), target(*isa), candidate(recipe, threads), artifact(recipe, quantized=quantized), None
+    ).p50_ms
 
 
 @pytest.mark.parametrize("recipe", [name for name, r in RECIPES.items() if r.precision.startswith("int8")])

@@ -244,7 +244,8 @@ def test_the_samples_that_would_settle_it_do(worse: int, better: int, n: int) ->
 
 
 def test_scores_that_are_not_counted_shrink_with_the_square_root() -> None:
-    a = accuracy(0, 0, 100, drop=0.0, ci_low=-0.04, ci_high=0.04, worse=None, better=None)
+    a = replace(accuracy(0, 0, 100), ci_low=-0.04, ci_high=0.04, worse=None, better=None)
     assert samples_to_settle(a, 0.01) == 400
-    on_the_bar = replace(a, drop=0.02, ci_high=0.06, ci_low=0.01)
+    on_the_bar = replace(a, drop=0.02 + 1e-9, ci_low=-0.02, ci_high=0.06)
     assert samples_to_settle(on_the_bar, 0.02) is None
+    assert "settle" not in feasible(on_the_bar, 0.02).reason

@@ -3,6 +3,8 @@
 import tomllib
 
 import numpy as np
+import onnx
+import onnx.helper
 import pytest
 
 from benchmarks.zoo import fetch, magika, silero_vad, swift_f0
@@ -99,10 +101,14 @@ def test_pitch_curves_are_seeded_and_in_the_models_band():
     assert swift_f0.LOWEST_HZ < first.min() < first.max() < swift_f0.HIGHEST_HZ
 
 
-def test_ctc_labels_leave_out_spaces():
+def test_ctc_labels_follow_the_models_own_characters():
     pytest.importorskip("PIL", reason="text is rendered with Pillow, of the bench extra")
-    from benchmarks.zoo.rapidocr import ctc_label
+    from benchmarks.zoo.rapidocr import charset, ctc_label
 
-    assert ctc_label("a b", {"a": 1, "b": 2, " ": 3}, 4).tolist() == [1, 2, -1, -1]
+    model = onnx.ModelProto()
+    onnx.helper.set_model_props(model, {"character": "a\nb"})
+    classes = charset(model.SerializeToString())
+    assert classes == {"a": 1, "b": 2, " ": 3}
+    assert ctc_label("a b", classes, 5).tolist() == [1, 3, 2, -1, -1]
     with pytest.raises(KeyError):
-        ctc_label("c", {"a": 1}, 4)
+        ctc_label("c", classes, 5)

@@ -46,10 +46,10 @@ PHOTOS_PER_SPLIT = (7, 5, 9)
 def make(out: Path, cache: Path) -> None:
     """No labels: agreement of the two class probabilities. No photograph is in two splits."""
     rng = np.random.default_rng(8)
-    images = []
+    photos, images = _photos(cache), []
     for size, part in zip(SIZES, cuts(PHOTOS_PER_SPLIT), strict=True):
-        photos = _photos(cache)[part]
-        images += [preprocess(view(rng, photos[i % len(photos)])) for i in range(size)]
+        own = photos[part]
+        images += [preprocess(view(rng, own[i % len(own)])) for i in range(size)]
     write(
         Case(
             name="opennsfw",

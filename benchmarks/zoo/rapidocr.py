@@ -46,7 +46,7 @@ def make_cls(out: Path, cache: Path) -> None:
 
 
 def make_rec(out: Path, cache: Path) -> None:
-    """Labels: CTC class indices without spaces, padded with -1."""
+    """Labels: CTC class indices, spaces included, padded with -1."""
     rng = np.random.default_rng(2)
     sizes = (100, 200, 300)
     model = _model(REC_MODEL, cache)
@@ -92,12 +92,13 @@ def make_det(out: Path, cache: Path) -> None:
 def charset(model: bytes) -> dict[str, int]:
     """Character to class index: 0 is CTC's blank, then the model's own list, then the space."""
     properties = {p.key: p.value for p in onnx.load_from_string(model).metadata_props}
-    return {character: i for i, character in enumerate(properties["character"].splitlines(), start=1)}
+    characters = [*properties["character"].splitlines(), " "]
+    return {character: i for i, character in enumerate(characters, start=1)}
 
 
 def ctc_label(written: str, classes: dict[str, int], length: int) -> Array:
-    """Class indices of `written` without its spaces, int64 [length], padded with -1. Raises KeyError for an unknown character."""
-    indices = [classes[character] for character in written if character != " "]
+    """Class indices of `written`, int64 [length], padded with -1. Raises KeyError for an unknown character."""
+    indices = [classes[character] for character in written]
     return np.array(indices + [-1] * (length - len(indices)), np.int64)
 
 

@@ -23,8 +23,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Facts:
-    """What planning needs to know beyond the model and the target. `*_sha256` are digests, empty when there is none."""
+    """What planning needs to know beyond the model and the target.
 
+    `model_sha256` covers all that builds read of the model, fixed shapes included; `calibration_sha256` is empty without data.
+    """
+
+    model_sha256: str
     host_isa: tuple[str, ...]
     calibration_sha256: str
     builder_versions: Mapping[str, str]
@@ -40,14 +44,14 @@ def make_plan(model: ModelInfo, target: Target, requirements: Requirements, fact
         if reason:
             left_out[recipe.name] = reason
         else:
-            candidates.append(_candidate(recipe, model, target, facts))
+            candidates.append(_candidate(recipe, target, facts))
     candidates.sort(key=lambda c: c.name != REFERENCE)
     return Plan(tuple(candidates), left_out)
 
 
-def _candidate(recipe: Recipe, model: ModelInfo, target: Target, facts: Facts) -> Candidate:
+def _candidate(recipe: Recipe, target: Target, facts: Facts) -> Candidate:
     spec = BuildSpec(
-        model_sha256=model.sha256,
+        model_sha256=facts.model_sha256,
         recipe=recipe,
         engine_version=target.engines[recipe.engine],
         builder_versions=facts.builder_versions,

@@ -236,10 +236,10 @@ METRICS: dict[str, Metric] = {
 # --------------------------------------------------------------------------------------------------- the user's own code
 
 
-def find_metric(spec: str, cwd: Path | None, labelled: bool) -> Metric:
-    """A built-in metric by name, or the user's `module:function` from `cwd`. Raises InputRejected."""
-    if ":" in spec and cwd is not None:
-        return load_metric(spec, cwd, labelled)
+def find_metric(spec: str, labelled: bool) -> Metric:
+    """A built-in metric by name, or the user's `module:function` from the working directory. Raises InputRejected."""
+    if ":" in spec:
+        return load_metric(spec, Path.cwd(), labelled)
     if spec not in METRICS:
         raise InputRejected(f"unknown metric '{spec}'", where="--metric", next_step=did_you_mean(spec, METRICS))
     return METRICS[spec]

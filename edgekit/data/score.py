@@ -31,15 +31,14 @@ def score(
     split: str,
     labels: Path | None = None,
     reset: Path | None = None,
-    cwd: Path | None = None,
     synthetic: bool = False,
 ) -> Accuracy:
-    """The candidate's accuracy by `metric`, a built-in name or `module:function` from `cwd`.
+    """The candidate's accuracy by `metric`, a built-in name or `module:function` from the working directory.
 
     `reset` marks where sequences start; without it every sample stands alone. Raises InputRejected when the files do not fit
     together or the metric fails on them.
     """
-    found = find_metric(metric, cwd, labels is not None)
+    found = find_metric(metric, labels is not None)
     if found.unit == "dB":
         raise InputRejected(
             f"{metric} is reported beside every metric and has no drop", where="--metric", next_step="choose cosine"

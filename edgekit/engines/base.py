@@ -4,7 +4,7 @@
 both is checked once, in `build`, not here.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,7 +73,7 @@ Steps = Mapping[str, Callable[[Task, Path, Mapping[str, Any]], Path]]
 
 
 # OpenVINO's messages open with where in its sources it gave up; the reason stands below.
-_PREAMBLES = ("Exception from ", "Check '", "FrontEnd API failed")
+_PREAMBLES = ("Exception from ", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
 
 
 def one_line(error: BaseException) -> str:
@@ -93,21 +93,27 @@ def onnx_ports(model: onnx.ModelProto) -> Ports:
     )
 
 
-def calibration_samples(folder: Path | None, names: tuple[str, ...]) -> Iterator[dict[str, np.ndarray]]:
-    """One feed per sample, read as needed; `<i>.npy` holds input i stacked as [N, *shape].
+class Samples(Sequence[dict[str, np.ndarray]]):
+    """Calibration feeds by input name, read from the disk as they are asked for; `<i>.npy` holds input i as [N, *shape].
 
-    Raises InputRejected at the call when there is no data or the inputs disagree on N.
+    Raises InputRejected when there is no data, or the inputs disagree on N.
     """
-    if folder is None:
-        raise InputRejected("needs calibration data", next_step="give representative samples with --data")
-    arrays = [np.load(folder / f"{i}.npy", mmap_mode="r", allow_pickle=False) for i in range(len(names))]
-    counts = {len(array) for array in arrays}
-    if len(counts) != 1 or counts == {0}:
-        raise InputRejected(f"calibration arrays hold {sorted(counts)} samples", where=str(folder))
-    return (
-        {
-            name: np.ascontiguousarray(array[i]).reshape(array.shape[1:])
-            for name, array in zip(names, arrays, strict=True)
+
+    def __init__(self, folder: Path | None, names: tuple[str, ...]) -> None:
+        if folder is None:
+            raise InputRejected("needs calibration data", next_step="give representative samples with --data")
+        self._arrays = {
+            name: np.load(folder / f"{i}.npy", mmap_mode="r", allow_pickle=False) for i, name in enumerate(names)
         }
-        for i in range(counts.pop())
-    )
+        counts = {len(array) for array in self._arrays.values()}
+        if len(counts) != 1 or counts == {0}:
+            raise InputRejected(f"calibration arrays hold {sorted(counts)} samples", where=str(folder))
+        self._count = counts.pop()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return {name: np.array(array[index]) for name, array in self._arrays.items()}

@@ -4,11 +4,13 @@ Rules true of every engine are enforced here, once:
 - the model that was given is not touched;
 - the artifact loads, and keeps the names and the order of inputs and outputs;
 - nothing is left behind but the artifact, and no temporary file is ever outside its folder;
-- an engine, a converter or a quantizer may raise anything: it becomes InputRejected with one line, at `_run`.
+- an engine, a converter or a quantizer may raise anything: it becomes InputRejected with one line, at `_run`;
+  on a full disk, ResourceLimit.
 """
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +19,10 @@ import onnx
 
 from edgekit.core.types import BuildSpec
 from edgekit.engines.base import Built, Engine, Ports, Task, one_line, onnx_ports
-from edgekit.errors import EdgekitError, InputRejected, InternalError, UsageError
+from edgekit.errors import EdgekitError, InputRejected, InternalError, ResourceLimit, UsageError
 from edgekit.store import sha256_file
+
+FULL_DISK_BYTES = 64 << 10
 
 
 def build_artifact(spec: BuildSpec, original: Path, model: Path, calibration: Path | None, out: Path) -> Built:
@@ -58,25 +62,32 @@ def _engine(name: str) -> Engine:
 
 
 def _run(engine: Engine, task: Task) -> Built:
-    """The boundary: whatever a library raises leaves here typed. A full disk and exhausted memory stay what they are."""
+    """The boundary: whatever a library raises leaves here typed. Exhausted memory stays what it is."""
     try:
         return engine.build(task)
     except EdgekitError as error:
         error.where = error.where or task.recipe.name
         raise
-    except (MemoryError, OSError):
+    except MemoryError:
         raise
     except Exception as error:
-        raise InputRejected(one_line(error), where=task.recipe.name) from error
+        raise _failed(one_line(error), task.recipe.name, task.out) from error
+
+
+def _failed(reason: str, recipe: str, out: Path) -> EdgekitError:
+    """What to raise for a failed build. Libraries report a full disk in their own words, or write half a file and say nothing."""
+    if shutil.disk_usage(out).free < FULL_DISK_BYTES:
+        return ResourceLimit("the disk is full", where=str(out), next_step="free some space or choose another folder")
+    return InputRejected(reason, where=recipe)
 
 
 def _verify(engine: Engine, out: Path, built: Built, wanted: Ports, recipe: str) -> None:
     """Refuse an artifact that is incomplete, does not load, or answers to other names."""
     files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and not path.is_symlink()}
-    if files != set(built.files) or not (out / built.files[0]).stat().st_size:
+    if files != set(built.files):
         raise InternalError(f"the build left {sorted(files)} instead of {sorted(built.files)}", where=recipe)
     if reasons := engine.check(out / built.files[0]):
-        raise InputRejected(f"the artifact does not load: {reasons[0]}", where=recipe)
+        raise _failed(f"the artifact does not load: {reasons[0]}", recipe, out)
     found = engine.ports(out / built.files[0], wanted)
     if found != wanted:
         raise InputRejected(

@@ -18,7 +18,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from edgekit.engines import graphs
-from edgekit.engines.base import Built, Ports, Steps, Task, calibration_samples, one_line, onnx_ports
+from edgekit.engines.base import Built, Ports, Samples, Steps, Task, one_line, onnx_ports
 from edgekit.errors import InputRejected
 
 name = "onnxruntime"
@@ -26,8 +26,7 @@ name = "onnxruntime"
 FILE = "model.onnx"
 THREADS = 2
 HARDWARE_LAYOUT = "com.microsoft.nchwc"
-GROWTH = 1.25  # a model that folding makes larger than this keeps computing its tables: those above TABLE_BYTES are not folded
-TABLE_BYTES = 4096
+TABLE_BYTES = 4096  # constants above it are left to be folded at load in a model that would grow too much
 PER_CHANNEL_OPSET = 13  # QuantizeLinear has an `axis` since
 LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -98,7 +97,7 @@ def fold(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
     """Fold constants and infer shapes: what the quantizers need to see weights and types. Without it, if ORT cannot."""
     out = task.scratch / "folded.onnx"
     try:
-        onnx.shape_inference.infer_shapes_path(str(_optimized(task, model, "basic")), str(out))
+        onnx.shape_inference.infer_shapes_path(str(_optimized(task, model, "basic", params["growth"])), str(out))
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's and onnx's own; the next step may do without
         task.notes.append(f"constants were not folded before quantizing: {one_line(error)}")
         return model
@@ -107,14 +106,17 @@ def fold(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
 
 def optimize(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
     """ONNX Runtime's graph optimization, stored."""
-    return _optimized(task, model, params["level"])
+    return _optimized(task, model, params["level"], params["growth"])
 
 
-def _optimized(task: Task, model: Path, level: str) -> Path:
-    """The model as optimized at `level`, with large constants left unfolded if they make it grow: ORT folds them at load."""
+def _optimized(task: Task, model: Path, level: str, growth: float) -> Path:
+    """The model as optimized at `level`; if that made it more than `growth` times larger, again with its tables not folded.
+
+    ORT folds those at load: what is stored is smaller, what runs is the same.
+    """
     out = task.scratch / f"{level}.onnx"
     ort.InferenceSession(str(model), _options(level=level, save_to=out), providers=["CPUExecutionProvider"])
-    if out.stat().st_size > GROWTH * model.stat().st_size:
+    if out.stat().st_size > growth * model.stat().st_size:
         options = _options(level=level, save_to=out)
         options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(TABLE_BYTES))
         ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
@@ -168,7 +170,8 @@ def static(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
     graphs.own_biases(loaded)
     flat, ranges, out = (task.scratch / name for name in ("flat.onnx", "ranges.json", "static.onnx"))
     onnx.save(loaded, str(flat))
-    calibrate(flat, tuple(params["ops"]), task.calibration, onnx_ports(loaded).inputs, ranges, task.scratch)
+    samples = Samples(task.calibration, onnx_ports(loaded).inputs)
+    calibrate(flat, tuple(params["ops"]), samples, ranges, task.scratch)
     quantize_static(
         flat,
         out,
@@ -205,19 +208,17 @@ class _Calibrater(MinMaxCalibrater):  # type: ignore[misc]
         )
 
 
-class _Samples:
+class _Reader:
     """What the calibrater reads: a feed per call, None at the end."""
 
-    def __init__(self, folder: Path | None, inputs: tuple[str, ...]) -> None:
-        self._feeds = calibration_samples(folder, inputs)
+    def __init__(self, samples: Samples) -> None:
+        self._feeds = iter(samples)
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self._feeds, None)
 
 
-def calibrate(
-    model: Path, ops: tuple[str, ...], calibration: Path | None, inputs: tuple[str, ...], ranges: Path, scratch: Path
-) -> None:
+def calibrate(model: Path, ops: tuple[str, ...], samples: Samples, ranges: Path, scratch: Path) -> None:
     """Write the range of every tensor that `ops` touch to `ranges`, as ORT's `quantize_static` reads it.
 
     `CalibMaxIntermediateOutputs` is never set: with it ORT forgets samples.
@@ -225,5 +226,5 @@ def calibrate(
     calibrater = _Calibrater(model, list(ops), augmented_model_path=str(scratch / "augmented.onnx"))
     calibrater.augment_graph()
     calibrater.create_inference_session()
-    calibrater.collect_data(_Samples(calibration, inputs))
+    calibrater.collect_data(_Reader(samples))
     save_tensors_data(calibrater.compute_data(), ranges)

@@ -16,7 +16,7 @@ import openvino as ov
 from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 from openvino.utils import replace_output_update_name
 
-from edgekit.engines.base import Built, Ports, Steps, Task, calibration_samples, one_line, onnx_ports
+from edgekit.engines.base import Built, Ports, Samples, Steps, Task, one_line, onnx_ports
 
 name = "openvino"
 
@@ -110,15 +110,15 @@ def convert(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
 
 def quantize(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
     """NNCF's post-training quantization, statistics in f32 over up to `subset_size` samples."""
-    inputs = onnx_ports(onnx.load(str(model), load_external_data=False)).inputs
-    samples = list(calibration_samples(task.calibration, inputs))[: params["subset_size"]]
+    samples = Samples(task.calibration, onnx_ports(onnx.load(str(model), load_external_data=False)).inputs)
+    count = min(len(samples), params["subset_size"])
     # Without VNNI two int8 products overflow int16: halve the weights' range there, nowhere else.
     overflow = OverflowFix.ENABLE if task.numeric.reduce_range else OverflowFix.DISABLE
     quantized = nncf.quantize(
         _read(model),
-        nncf.Dataset(samples),
+        nncf.Dataset(range(count), samples.__getitem__),
         preset=PRESETS[params["preset"]],
-        subset_size=len(samples),
+        subset_size=count,
         fast_bias_correction=params["fast_bias_correction"],
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=overflow),
     )

@@ -13,7 +13,7 @@ from edgekit.core.results import Measurement, Origin, Outcome, Verdict, VerdictC
 from edgekit.core.run import Noise
 from edgekit.core.stats import latency_stats, runs_needed
 from edgekit.core.types import ModelInfo, Requirements, Target
-from edgekit.flow.workshop import Made, Materials, Workshop
+from edgekit.flow.workshop import SELECTION, Made, Materials, Workshop
 from edgekit.measure import CleanBench, RaceBudget, RaceResult, clean_bench, race
 
 HEAT = RaceBudget(samples=100, seconds=2.0)
@@ -53,7 +53,7 @@ def measure_all(
 def _bench(shop: Workshop, job: Job, name: str, entrant: Made) -> CleanBench:
     shop.progress(f"memory and first inference of {name}")
     key = {"made": entrant.key, "feeds": _feeds_key(job), "machine": shop.machine_key}
-    feeds = job.materials.feeds(job.materials.selection)
+    feeds = job.materials.feeds(SELECTION)
     _, bench = shop.remembered(
         "benches",
         key,
@@ -84,7 +84,7 @@ def _race(shop: Workshop, job: Job, entrants: Mapping[str, Made], budget: RaceBu
         "machine": shop.machine_key,
         "budget": budget,
     }
-    feeds = job.materials.feeds(job.materials.selection)
+    feeds = job.materials.feeds(SELECTION)
     runnables = {name: entrant.runnable for name, entrant in entrants.items()}
     _, result = shop.remembered(
         "races",
@@ -96,7 +96,7 @@ def _race(shop: Workshop, job: Job, entrants: Mapping[str, Made], budget: RaceBu
 
 
 def _feeds_key(job: Job) -> str:
-    return job.materials.data.splits[job.materials.selection].sha256
+    return job.materials.data.splits[SELECTION].sha256
 
 
 def _finalists(heat: RaceResult, outcomes: Sequence[Outcome], requirements: Requirements) -> list[str]:

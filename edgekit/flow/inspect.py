@@ -25,5 +25,4 @@ def inspect(
         progress("reading the model")
         prepared = prepare(Path(model), scratch / "model", shapes or {})
         refused = refusals(ENGINES, scratch / "model" / "model.onnx", progress)
-        notices = tuple(dict.fromkeys((*prepared.notices, *prepared.info.notices)))
-        return replace(prepared.info, refusals=refused, notices=notices)
+        return replace(prepared.info, refusals=refused)

@@ -2,11 +2,11 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from edgekit import sandbox
-from edgekit.core.accuracy import Accuracy
+from edgekit.core.accuracy import Accuracy, OutputSet
 from edgekit.core.recipes import REFERENCE
 from edgekit.core.results import Outcome, Verdict, VerdictCode
 from edgekit.errors import EdgekitError, InputRejected
@@ -16,16 +16,6 @@ from edgekit.runner.client import RunReply
 
 SCORING = sandbox.Limits(rss_bytes=6 << 30, cpu_s=900, wall_s=900.0)
 RUN_DEADLINE_S = 1800.0
-
-
-@dataclass(frozen=True)
-class OutputSet:
-    """`edgekit.data.score.OutputSet`, as it travels to the sandbox: that module needs numpy, this one must not."""
-
-    names: tuple[str, ...]
-    dtypes: tuple[str, ...]
-    files: tuple[Path, ...]
-    shapes: tuple[tuple[tuple[int, ...], ...] | None, ...]
 
 
 class Judge:

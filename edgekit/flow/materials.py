@@ -1,12 +1,12 @@
 """Read what the user gave, in limited child processes: the model first, then the data that must fit its inputs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from edgekit import sandbox
 from edgekit.core.dataset import DataSetInfo
-from edgekit.core.types import ModelInfo, TensorSpec
+from edgekit.core.types import ModelInfo, PreparedModel, TensorSpec, content_digest
 from edgekit.flow.workshop import Materials, Workshop
 
 # A model's preflight ends here: a graph that loops or computes for longer than this on one sample is no model for a device.
@@ -16,15 +16,7 @@ READING = sandbox.Limits(rss_bytes=4 << 30, cpu_s=600, wall_s=600.0)
 SYNTHETIC_SAMPLES = 32
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """`edgekit.models.prepare.PreparedModel`, as it arrives from the sandbox."""
-
-    info: ModelInfo
-    notices: tuple[str, ...] = ()
-
-
-def prepare(source: Path, out: Path, shapes: Mapping[str, Sequence[int]]) -> Prepared:
+def prepare(source: Path, out: Path, shapes: Mapping[str, Sequence[int]]) -> PreparedModel:
     """Stage and check a model: `out`/original.onnx as given, `out`/model.onnx with fixed shapes.
 
     Raises InputRejected, UsageError for shapes, ResourceLimit for a model that needs too much.
@@ -32,7 +24,7 @@ def prepare(source: Path, out: Path, shapes: Mapping[str, Sequence[int]]) -> Pre
     out.mkdir(parents=True)
     return sandbox.call(
         "edgekit.models.prepare:prepare_model",
-        returns=Prepared,
+        returns=PreparedModel,
         limits=PREFLIGHT,
         task=str(source),
         source=source.absolute(),
@@ -53,14 +45,19 @@ def gather(
     shop.progress("reading the model")
     place = shop.scratch / "model"
     prepared = prepare(model, place, shapes)
-    info = replace(prepared.info, notices=(*prepared.notices, *prepared.info.notices))
     shop.progress("reading the data")
     folder = shop.scratch / "data"
-    dataset = _read(data, info.inputs, folder, samples) if data is not None else _draw(info.inputs, folder, samples)
+    dataset = (
+        _read(data, prepared.info.inputs, folder, samples)
+        if data is not None
+        else _draw(prepared.info.inputs, folder, samples)
+    )
     if metric is not None:
         dataset = replace(dataset, metric=metric)
+    info = prepared.info
     names = tuple(spec.name for spec in info.inputs)
-    return info, Materials(place / "original.onnx", place / "model.onnx", dataset, folder, names)
+    key = content_digest([info.sha256, prepared.model_sha256])
+    return info, Materials(place / "original.onnx", place / "model.onnx", key, dataset, folder, names)
 
 
 def _read(source: Path, inputs: tuple[TensorSpec, ...], out: Path, samples: int | None) -> DataSetInfo:

@@ -22,7 +22,7 @@ from edgekit.flow.clock import Job, measure_all
 from edgekit.flow.judge import Judge, judge_all
 from edgekit.flow.materials import gather
 from edgekit.flow.targets import find_target
-from edgekit.flow.workshop import Made, Materials, Progress, Workshop, builder_versions, copy_artifact
+from edgekit.flow.workshop import SELECTION, Made, Materials, Progress, Workshop, builder_versions, copy_artifact
 from edgekit.resources import find_data
 from edgekit.store import (
     RUN_FILE,
@@ -31,7 +31,6 @@ from edgekit.store import (
     default_cache,
     filling_run,
     safe_name,
-    sha256_file,
     write_atomic,
 )
 
@@ -93,7 +92,7 @@ def optimize(
         plan = make_plan(info, wanted, requirements, _planning_facts(shop.facts, materials, threads))
         made, outcomes = build_all(shop, plan, materials, info)
         judge = Judge(shop, materials, made[REFERENCE], cwd)
-        outcomes = judge_all(judge, shop, made, outcomes, materials.selection)
+        outcomes = judge_all(judge, shop, made, outcomes, SELECTION)
         job = Job(info, materials, wanted, origin, requirements)
         outcomes, noise = measure_all(shop, job, made, outcomes)
         choice, evaluation = _choose(judge, job, made, outcomes, noise)
@@ -102,7 +101,7 @@ def optimize(
             edgekit_version=metadata.version("edgekit"),
             versions=builder_versions(),
             model_name=model.name,
-            model_sha256=sha256_file(materials.original),
+            model_sha256=info.sha256,
             model=info,
             target=wanted,
             target_origin=origin,
@@ -134,7 +133,9 @@ def _threads(target: Target, origin: Origin, facts: DeviceFacts) -> int:
 
 def _planning_facts(facts: DeviceFacts, materials: Materials, threads: int) -> Facts:
     calibration = materials.data.splits.get("calibration")
-    return Facts(facts.isa, calibration.sha256 if calibration else "", builder_versions(), threads)
+    return Facts(
+        materials.model_sha256, facts.isa, calibration.sha256 if calibration else "", builder_versions(), threads
+    )
 
 
 def _choose(

@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 BUILDERS = ("onnx", "onnxruntime", "openvino", "nncf", "numpy")
 
+# The split that candidates are compared on; without data it holds synthetic inputs.
+SELECTION = "selection"
+
 # Kinds of steps whose outcome depends on the moment: `fresh` repeats them.
 MEASURED = frozenset({"benches", "races"})
 
@@ -42,18 +45,17 @@ class _Built:
 
 @dataclass(frozen=True)
 class Materials:
-    """What the candidates are built from and measured with, in the scratch folder of this run."""
+    """What the candidates are built from and measured with, in the scratch folder of this run.
+
+    `original` is the model as given, `model` the same with fixed shapes; `model_sha256` covers both.
+    """
 
     original: Path
     model: Path
+    model_sha256: str
     data: DataSetInfo
     data_folder: Path
     input_names: tuple[str, ...]
-
-    @property
-    def selection(self) -> str:
-        """The split that candidates are compared on."""
-        return "selection" if "selection" in self.data.splits else "synthetic"
 
     def feeds(self, split: str) -> Feeds:
         """The stacked inputs of a split, as ekrun takes them."""

@@ -99,7 +99,7 @@ def _unknown_input(name: str, known: list[str], where: str) -> UsageError:
 
 
 def _contradiction(name: str, form: Declared, dims: Sequence[int], what: str, where: str) -> UsageError:
-    known = format_shape([dim if dim != "" else "?" for dim in form])
+    known = _shown(form)
     return UsageError(
         f"input '{name}' {what}", where=where, next_step=f"it is declared {known}, --shape says {format_shape(dims)}"
     )
@@ -132,16 +132,17 @@ def _unfixed(inputs: Mapping[str, ValueInfoProto], fixed: Mapping[str, Declared 
     for name, form in fixed.items():
         if form is not None and all(isinstance(dim, int) for dim in form):
             continue
-        shown = (
-            "unknown rank"
-            if form is None
-            else format_shape([dim if dim != "" else "?" for dim in declared(inputs[name]) or []])
-        )
+        shown = "unknown rank" if form is None else _shown(declared(inputs[name]) or [])
         said.append(f"'{name}' ({shown})")
         kind = dtype_name(inputs[name].type.tensor_type.elem_type)
         flags.append(shape_flag(name, _example(name, kind, form if form is not None else [1, 3, "", ""], chosen)))
     what = f"the shape of {'input' if len(said) == 1 else 'inputs'} {', '.join(said)} is not fixed"
     return UsageError(what, where=where, next_step=f"say it, for example (put your own sizes): {' '.join(flags)}")
+
+
+def _shown(form: Declared) -> str:
+    """`batch x 3 x ? x ?`."""
+    return " x ".join(str(dim) if dim != "" else "?" for dim in form)
 
 
 def _example(name: str, kind: str, form: Declared, chosen: dict[str, int]) -> list[int]:

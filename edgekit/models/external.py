@@ -131,14 +131,23 @@ def _check_data_file(path: Path, source: Path) -> int:
     linked = path.parent.resolve() != source.parent.resolve() / path.parent.relative_to(source.parent)
     if stat.S_ISLNK(found.st_mode) or linked or found.st_nlink > 1:
         kind = "hard link" if stat.S_ISREG(found.st_mode) and not linked else "symbolic link"
-        files = " ".join(shlex.quote(str(each)) for each in (source, path))
-        command = f"mkdir real && cp -L -- {files} real/"
-        raise _refused(source, f"its external data '{path.name}' is a {kind}", f"copy the real files: {command}")
+        raise _refused(
+            source,
+            f"its external data '{path.name}' is a {kind}",
+            f"copy the real files: {_copy_command(source, path)}",
+        )
     if not stat.S_ISREG(found.st_mode):
         raise _refused(
             source, f"its external data '{path.name}' is not a regular file", "put the real file beside the model"
         )
     return found.st_size
+
+
+def _copy_command(source: Path, path: Path) -> str:
+    """A shell command that copies a model and its data as real files."""
+    if path.parent != source.parent:
+        return f"cp -rL -- {shlex.quote(str(source.parent))} real"
+    return f"mkdir real && cp -L -- {shlex.quote(str(source))} {shlex.quote(str(path))} real/"
 
 
 def _blocks(where: _Range, source: Path) -> Iterator[bytes]:

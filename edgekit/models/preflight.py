@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_native
 
@@ -22,6 +22,7 @@ from edgekit.models.graph import all_nodes, default_opset, domain_of, op_name, s
 MAX_FILE_BYTES = (2 << 30) - 1  # a protobuf message's own limit
 MAX_NODES = 100_000
 MAX_DEPTH = 16
+_HEAD_BYTES = 1 << 16
 
 _EXPORT_TORCH = "export it with torch.onnx.export(model, example_input, 'model.onnx')"
 _EXPORT_TF = "convert it with tf2onnx, see 'python -m tf2onnx.convert --help'"
@@ -47,7 +48,7 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (
         0,
         b"version https://git-lfs",
-        "a git-lfs pointer, not the file itself",
+        "a git-lfs pointer file",
         "run 'git lfs pull' to fetch the real file",
     ),
 )
@@ -66,13 +67,15 @@ def check_file(source: Path) -> int:
         raise _refused(source, "no such file", "check the path") from None
     except (OSError, ValueError) as error:
         raise _refused(source, f"cannot be opened: {error}", "check the path and its permissions") from error
-    with os.fdopen(handle, "rb") as stream:
+    try:
         found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise _not_regular(source, found.st_mode)
-        if found.st_size == 0:
-            raise _refused(source, "is empty (0 bytes)", "copy or export it again")
-        head = stream.read(1 << 16)
+        head = os.read(handle, _HEAD_BYTES) if stat.S_ISREG(found.st_mode) else b""
+    finally:
+        os.close(handle)
+    if not stat.S_ISREG(found.st_mode):
+        raise _not_regular(source, found.st_mode)
+    if found.st_size == 0:
+        raise _refused(source, "is empty (0 bytes)", "copy or export it again")
     looks_like(source, head, found.st_size)
     if found.st_size > MAX_FILE_BYTES:
         raise _refused(

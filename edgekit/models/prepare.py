@@ -13,14 +13,13 @@
 
 import hashlib
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import EncodeError
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
 
-from edgekit.core.types import ModelInfo, TensorSpec
+from edgekit.core.types import PreparedModel, TensorSpec
 from edgekit.errors import InputRejected
 from edgekit.models import external, preflight, runtime
 from edgekit.models.axes import declared, fix_inputs, real_inputs
@@ -32,20 +31,6 @@ from edgekit.store import sha256_file
 
 ORIGINAL = "original.onnx"
 PREPARED = "model.onnx"
-
-
-@dataclass(frozen=True)
-class PreparedModel:
-    """A model that passed every check. `files` are model.onnx and its data file, if any, relative to the output folder.
-
-    `info.sha256` is that of the file the user gave; `model_sha256` covers all of `files` and so also the fixed shapes: it is what
-    builds depend on.
-    """
-
-    info: ModelInfo
-    model_sha256: str
-    files: tuple[str, ...]
-    notices: tuple[str, ...]
 
 
 def prepare_model(source: Path, out: Path, shapes: dict[str, list[int]]) -> PreparedModel:

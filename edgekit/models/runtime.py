@@ -34,7 +34,7 @@ _OUT_OF_MEMORY = re.compile(
     r"bad_alloc|bad allocation|bad_array_new_length|[Ff]ailed to allocate|out of memory|BFCArena"
 )
 _PREAMBLE = re.compile(
-    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+ |onnxruntime::\S+\([^)]*\)( const)? "
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed: ?|/onnxruntime_src/\S+ |onnxruntime::\S+\([^)]*\)( const)? "
 )
 
 
@@ -77,7 +77,7 @@ def raise_if_out_of_memory(error: Exception) -> None:
 
 def reason(error: Exception) -> str:
     """The runtime's message as one short line, without its source locations."""
-    text = _PREAMBLE.sub("", _PREAMBLE.sub("", " ".join(str(error).split())))
+    text = _PREAMBLE.sub("", " ".join(str(error).split()))
     return text if len(text) <= 240 else f"{text[:240]}..."
 
 

@@ -60,7 +60,19 @@ def _build(arch: str, out: Path, digest: str) -> Path:
         made = Path(folder) / "ekrun"
         sources = sorted(path.name for path in SOURCES.glob("*.c"))
         target = f"{arch}-linux-gnu.{GLIBC_FLOOR}"
-        command = [sys.executable, "-m", "ziglang", "cc", "-target", target, *FLAGS, *sources, *LIBRARIES, "-o", str(made)]
+        command = [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "cc",
+            "-target",
+            target,
+            *FLAGS,
+            *sources,
+            *LIBRARIES,
+            "-o",
+            str(made),
+        ]
         subprocess.run(command, cwd=SOURCES, check=True)  # relative names: no path of this machine gets into the binary
         made.chmod(0o755)
         os.replace(made, binary)  # noqa: PTH105 - both are paths already

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from edgekit.core.facts import DeviceFacts
 from edgekit.core.types import RunConfig
 from edgekit.errors import DeviceError, EdgekitError, InputRejected, InternalError, ResourceLimit, TargetIncompatible
 from edgekit.process import Completed, describe_exit
@@ -89,6 +90,38 @@ class RunReply:
     outputs: tuple[OutputReply, ...]
     samples: int
     engine_version: str = ""
+
+
+@dataclass(frozen=True)
+class FactsReply:
+    """`facts`, as far as planning and measuring need it; what the kernel does not tell is None."""
+
+    arch: str
+    isa: tuple[str, ...]
+    usable_threads: int
+    ram_total_bytes: int
+    emulated: bool
+    cpu_model: str | None = None
+    kernel: str | None = None
+    glibc: str | None = None
+    cores_by_max_khz: Mapping[str, int] | None = None
+    governors: Mapping[str, str] | None = None
+
+    def facts(self) -> DeviceFacts:
+        """As the record the rest of edgekit reads."""
+        governors = sorted(set((self.governors or {}).values()))
+        return DeviceFacts(
+            arch=self.arch,
+            isa=self.isa,
+            cpu_model=self.cpu_model,
+            usable_threads=max(1, self.usable_threads),
+            ram_bytes=self.ram_total_bytes,
+            kernel=self.kernel,
+            glibc=self.glibc,
+            max_mhz=max(map(int, self.cores_by_max_khz)) // 1000 if self.cores_by_max_khz else None,
+            governor="+".join(governors) or None,
+            emulated=self.emulated,
+        )
 
 
 def engine_arguments(runnable: Runnable, feeds: Feeds) -> list[str]:

@@ -38,6 +38,8 @@ struct ov_version {
 
 #define DEVICE "CPU"
 
+enum { OV_INVALID_C_PARAM = -14 };
+
 #define OV_FUNCTIONS(X)                                                                                                \
     X(const char *, ov_get_last_err_msg, (void))                                                                       \
     X(int, ov_get_openvino_version, (struct ov_version *))                                                             \
@@ -83,7 +85,6 @@ struct api {
 
 struct openvino {
     struct api api;
-    int type_shift;
     ov_core *core;
     ov_model *model;
     ov_compiled *compiled;
@@ -92,7 +93,7 @@ struct openvino {
     char *resolved;
 };
 
-/* Element types by the number they have in current releases; some 2025 releases count one more type at the start. */
+/* Element types by OpenVINO's number, since 2025. */
 static const enum dtype OV_DTYPES[] = {
     [1] = DT_BOOL,  [2] = DT_BFLOAT16, [3] = DT_FLOAT16, [4] = DT_FLOAT32, [5] = DT_FLOAT64, [7] = DT_INT8,    [8] = DT_INT16,
     [9] = DT_INT32, [10] = DT_INT64,   [16] = DT_UINT8,  [17] = DT_UINT16, [18] = DT_UINT32, [19] = DT_UINT64,
@@ -100,16 +101,15 @@ static const enum dtype OV_DTYPES[] = {
 
 enum { OV_DTYPE_COUNT = sizeof OV_DTYPES / sizeof *OV_DTYPES };
 
-static enum dtype from_ov(const struct openvino *ov, int type) {
-    type -= ov->type_shift;
+static enum dtype from_ov(int type) {
     return type > 0 && type < OV_DTYPE_COUNT ? OV_DTYPES[type] : DT_NONE;
 }
 
-static int to_ov(const struct openvino *ov, enum dtype dtype) {
+static int to_ov(enum dtype dtype) {
     int type = 1;
     while (OV_DTYPES[type] != dtype)
         type++;
-    return type + ov->type_shift;
+    return type;
 }
 
 static void must(struct openvino *ov, int status, enum exit_code code, const char *what) {
@@ -132,28 +132,22 @@ static void load_api(struct engine *engine, struct openvino *ov) {
     ov->api.ov_version_free(&version);
 }
 
-/* True when every type, numbered with `shift`, makes a tensor of the size it should have. */
-static bool numbering_fits(struct openvino *ov, int shift) {
-    int64_t eight = 8; /* elements, so that types below a byte show */
+/* OpenVINO has renumbered its element types before. A wrong number would misread data, so each is checked by the size of
+ * a tensor made with it: eight elements, so that types below a byte show. */
+static void check_numbering(struct engine *engine, struct openvino *ov) {
+    int64_t eight = 8;
     struct ov_shape shape = {1, &eight};
     for (int type = 1; type < OV_DTYPE_COUNT; type++) {
         ov_tensor *tensor = NULL;
         size_t bytes = 0;
         if (OV_DTYPES[type] == DT_NONE)
             continue;
-        bool fits = ov->api.ov_tensor_create(type + shift, shape, &tensor) == 0 &&
-                    ov->api.ov_tensor_get_byte_size(tensor, &bytes) == 0 && bytes == 8 * DTYPES[OV_DTYPES[type]].size;
+        must(ov, ov->api.ov_tensor_create(type, shape, &tensor), EXIT_LIBRARY, "element types");
+        must(ov, ov->api.ov_tensor_get_byte_size(tensor, &bytes), EXIT_LIBRARY, "element types");
+        if (bytes != 8 * DTYPES[OV_DTYPES[type]].size)
+            fail(EXIT_LIBRARY, "OpenVINO %s numbers its element types in another way than 2025 to 2026 do", engine->version);
         ov->api.ov_tensor_free(tensor);
-        if (!fits)
-            return false;
     }
-    return true;
-}
-
-static void learn_numbering(struct engine *engine, struct openvino *ov) {
-    while (!numbering_fits(ov, ov->type_shift))
-        if (++ov->type_shift > 1)
-            fail(EXIT_LIBRARY, "OpenVINO %s numbers its element types in an unknown way", engine->version);
 }
 
 /* What ekrun itself sets; --option may set each of them otherwise. One thread must not be pinned to CPU 0. */
@@ -201,7 +195,7 @@ static void read_port(struct openvino *ov, struct port *port, size_t index, bool
     must(ov, api->ov_port_get_element_type(handle, &type), EXIT_MODEL, port->name);
     must(ov, api->ov_port_get_partial_shape(handle, &shape), EXIT_MODEL, port->name);
     bool ranked = shape.rank.min == shape.rank.max;
-    port->dtype = from_ov(ov, type);
+    port->dtype = from_ov(type);
     port->rank = !ranked ? -1 : shape.rank.min > INT16_MAX ? INT16_MAX : (int)shape.rank.min;
     check_port(port, is_input ? "input" : "output");
     for (int i = 0; i < port->rank; i++)
@@ -227,7 +221,7 @@ static void openvino_open(struct engine *engine) {
     const struct options *asked = engine->options;
     struct openvino *ov = engine->impl = allocate(1, sizeof *ov);
     load_api(engine, ov);
-    learn_numbering(engine, ov);
+    check_numbering(engine, ov);
     int64_t started = now_ns();
     must(ov, ov->api.ov_core_create(&ov->core), EXIT_LIBRARY, "OpenVINO core");
     apply_settings(ov, asked);
@@ -247,7 +241,7 @@ static void openvino_bind(struct engine *engine, size_t index, const struct tens
     const char *name = engine->inputs[index].name;
     struct ov_shape shape = {tensor->rank, (int64_t *)tensor->dims};
     ov_tensor *made;
-    must(ov, ov->api.ov_tensor_create_from_host_ptr(to_ov(ov, tensor->dtype), shape, tensor->data, &made), EXIT_INPUT, name);
+    must(ov, ov->api.ov_tensor_create_from_host_ptr(to_ov(tensor->dtype), shape, tensor->data, &made), EXIT_INPUT, name);
     must(ov, ov->api.ov_infer_request_set_input_tensor_by_index(ov->request, index, made), EXIT_INPUT, name);
     if (ov->inputs[index])
         ov->api.ov_tensor_free(ov->inputs[index]);
@@ -262,11 +256,13 @@ static void openvino_infer(struct engine *engine) {
 static void openvino_output(struct engine *engine, size_t index, struct tensor *view) {
     struct openvino *ov = engine->impl;
     const char *name = engine->outputs[index].name;
-    struct ov_shape shape = {0, NULL}; /* left as it is for a scalar */
+    struct ov_shape shape = {0, NULL};
     if (!ov->outputs[index])
         must(ov, ov->api.ov_infer_request_get_output_tensor_by_index(ov->request, index, &ov->outputs[index]), EXIT_INFERENCE,
              name);
-    must(ov, ov->api.ov_tensor_get_shape(ov->outputs[index], &shape), EXIT_INFERENCE, name);
+    int status = ov->api.ov_tensor_get_shape(ov->outputs[index], &shape);
+    if (status != OV_INVALID_C_PARAM) /* what it answers for a scalar: its shape record cannot have rank 0 */
+        must(ov, status, EXIT_INFERENCE, name);
     if (shape.rank > MAX_RANK)
         fail(EXIT_INFERENCE, "output '%s' has more than %d dimensions", name, MAX_RANK);
     view->dtype = engine->outputs[index].dtype;
