@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from edgekit.core.types import Requirements as Requirements
     from edgekit.errors import EdgekitError as EdgekitError
     from edgekit.flow.inspect import inspect as inspect
-    from edgekit.flow.optimize import Options as Options
+    from edgekit.flow.materials import Options as Options
     from edgekit.flow.optimize import optimize as optimize
 
 _HOME = {
     "EdgekitError": "edgekit.errors",
     "LatencyBudget": "edgekit.core.types",
-    "Options": "edgekit.flow.optimize",
+    "Options": "edgekit.flow.materials",
     "Prefer": "edgekit.core.types",
     "Requirements": "edgekit.core.types",
     "Run": "edgekit.core.run",

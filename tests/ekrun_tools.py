@@ -17,11 +17,14 @@ from onnx import TensorProto, helper
 from edgekit.process import QUIET_ENVIRONMENT
 from edgekit.runner.build import ARCHITECTURES, build_all
 
-os.environ.update(QUIET_ENVIRONMENT)  # the engines' telemetry is off only if the environment says so before their import
+os.environ.update(
+    QUIET_ENVIRONMENT
+)  # the engines' telemetry is off only if the environment says so before their import
 import onnxruntime
 import openvino
 
 Feeds = dict[str, np.ndarray]
+Tree = dict[str, str]
 
 
 @functools.cache
@@ -64,7 +67,7 @@ def ekrun(
     argv = [*(program or [str(built()["x86_64"])]), *map(str, args)]
     done = subprocess.run(argv, input=stdin.encode(), capture_output=True, timeout=120, env=env, preexec_fn=before)
     lines = done.stdout.decode().splitlines()
-    return Answer(done.returncode, json.loads(lines[-1]) if lines else {}, done.stderr.decode())
+    return Answer(done.returncode, json.loads(lines[-1]) if lines else {}, done.stderr.decode(errors="replace"))
 
 
 def engine_args(engine: str, model: Path, *, threads: int = 1) -> list[str]:
@@ -88,14 +91,16 @@ def outputs(answer: Answer, folder: Path) -> list[np.ndarray]:
     return [np.load(folder / output["file"]) for output in answer.json["outputs"]]
 
 
-def save_model(path: Path, nodes: Sequence[Any], inputs: Sequence[Any], results: Sequence[Any], weights: Feeds = {}) -> Path:  # noqa: B006
+def save_model(
+    path: Path, nodes: Sequence[Any], inputs: Sequence[Any], results: Sequence[Any], weights: Feeds | None = None
+) -> Path:
     """Save a graph; `inputs` and `results` are (name, element type, shape)."""
     graph = helper.make_graph(
         nodes,
         "graph",
         [helper.make_tensor_value_info(*value) for value in inputs],
         [helper.make_tensor_value_info(*value) for value in results],
-        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+        [onnx.numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
     return path
@@ -117,7 +122,9 @@ def python_onnxruntime(model: Path, threads: int = 1) -> onnxruntime.InferenceSe
 
 def python_openvino(model: Path, sample: Feeds) -> list[np.ndarray]:
     """The reference: one sample through the same IR in Python, f32 forced."""
-    compiled = openvino.Core().compile_model(save_ir(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1})
+    compiled = openvino.Core().compile_model(
+        save_ir(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
+    )
     results = compiled(sample)
     return [results[output] for output in compiled.outputs]
 
@@ -141,3 +148,12 @@ def conv_model(path: Path) -> Path:
 def conv_feed(samples: int = 3) -> Feeds:
     """Samples for `conv_model`."""
     return {"x": np.random.default_rng(1).normal(size=(samples, 1, 8, 32, 32)).astype(np.float32)}
+
+
+def plant(root: Path, files: Tree) -> Path:
+    """Write each file, by its path below `root`."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root

@@ -209,9 +209,10 @@ def recursive_function() -> ModelProto:
 
 def nested_subgraphs(depth: int = 20) -> ModelProto:
     """`If` within `If`, `depth` deep."""
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["o"])], "leaf", [], [value("o", [1])])
+    leaf = helper.make_graph([helper.make_node("Identity", ["x"], ["o"])], "leaf", [], [value("o", [1])])
+    graph = leaf
     for level in range(depth):
-        node = helper.make_node("If", ["c"], [f"o{level}"], then_branch=graph, else_branch=graph)
+        node = helper.make_node("If", ["c"], [f"o{level}"], then_branch=graph, else_branch=leaf)
         graph = helper.make_graph([node], f"l{level}", [], [value(f"o{level}", [1])])
     graph.input.extend([value("x", [1]), value("c", [1], TensorProto.BOOL)])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -370,7 +371,7 @@ CASES: dict[str, Case] = {
     "external memory address": Case(external_memory_address, InputRejected, "leaves the model's folder"),
     "external short": Case(external_short, InputRejected, "too short"),
     "external symlink": Case(external_symlink, InputRejected, "cp -L"),
-    "external folder symlink": Case(external_folder_symlink, InputRejected, "cp -L"),
+    "external folder symlink": Case(external_folder_symlink, InputRejected, "cp -rL"),
     "external hard link": Case(external_hardlink, InputRejected, "cp -L"),
     "endless loop": Case(_file(endless_loop), ResourceLimit, isolate=True),
     "engine crash": Case(_file(integer_overflow), ResourceLimit, "SIGFPE", isolate=True),

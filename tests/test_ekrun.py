@@ -83,7 +83,10 @@ def all_types_model(path: Path) -> Path:
 def test_every_type_goes_through_unchanged(tmp_path: Path, engine: str) -> None:
     # float64 and 64-bit integers lose range inside OpenVINO's CPU plugin, so the values are small.
     rng = np.random.default_rng(2)
-    feeds = {f"x_{t}": rng.integers(0, 2 if t == "bool" else 100, (4, 2, 3)).astype(dtype) for t, (dtype, _) in DTYPES.items()}
+    feeds = {
+        f"x_{t}": rng.integers(0, 2 if t == "bool" else 100, (4, 2, 3)).astype(dtype)
+        for t, (dtype, _) in DTYPES.items()
+    }
     feeds["x_bfloat16"] = (rng.normal(size=(4, 2, 3)).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
     feeds["x_float32"] = rng.normal(size=(4, 2, 3)).astype(np.float32)
     results = run_model(engine, all_types_model(tmp_path / "m.onnx"), tmp_path, feeds)
@@ -96,7 +99,9 @@ def test_every_type_goes_through_unchanged(tmp_path: Path, engine: str) -> None:
 def test_onnxruntime_keeps_all_bits_of_wide_types(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     feeds = {
-        f"x_{t}": rng.integers(0, 2, (2, 2, 3)).astype(bool) if t == "bool" else rng.bytes(12 * np.dtype(dtype).itemsize)
+        f"x_{t}": rng.integers(0, 2, (2, 2, 3)).astype(bool)
+        if t == "bool"
+        else rng.bytes(12 * np.dtype(dtype).itemsize)
         for t, (dtype, _) in DTYPES.items()
     }
     feeds = {
@@ -218,7 +223,9 @@ def test_an_input_may_be_called_by_any_of_its_names(tmp_path: Path) -> None:
 def test_settings_asked_and_in_force(tmp_path: Path, engine: str) -> None:
     model = conv_model(tmp_path / "m.onnx")
     source = model if engine == "onnxruntime" else save_ir(model)
-    key, value = {"onnxruntime": ("session.intra_op.allow_spinning", "0"), "openvino": ("PERFORMANCE_HINT", "LATENCY")}[engine]
+    key, value = {"onnxruntime": ("session.intra_op.allow_spinning", "0"), "openvino": ("PERFORMANCE_HINT", "LATENCY")}[
+        engine
+    ]
     args = [*engine_args(engine, source, threads=2), *feed_args(tmp_path, conv_feed()), "--option", f"{key}={value}"]
     answer = ekrun("run", *args, "--out", tmp_path / "out")
     assert answer.code == 0, answer.stderr
@@ -287,7 +294,9 @@ def test_each_bad_feed_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_feeds_must_agree_in_samples(tmp_path: Path) -> None:
     feeds = feed_args(tmp_path, {"x": np.zeros((3, 1, 4), np.float32), "s": np.zeros((2, 1, 4), np.float32)})
-    answer = ekrun("run", *engine_args("onnxruntime", accumulator(tmp_path / "m.onnx")), *feeds, "--out", tmp_path / "out")
+    answer = ekrun(
+        "run", *engine_args("onnxruntime", accumulator(tmp_path / "m.onnx")), *feeds, "--out", tmp_path / "out"
+    )
     assert answer.code == BAD_INPUT
     assert "holds 2 samples" in answer.json["error"]["message"]
 
@@ -302,7 +311,9 @@ def test_a_state_of_unknown_shape_needs_an_initial_value(tmp_path: Path) -> None
 
 def test_strings_are_refused(tmp_path: Path) -> None:
     value = TensorProto.STRING, [1]
-    model = save_model(tmp_path / "m.onnx", [helper.make_node("Identity", ["x"], ["y"])], [("x", *value)], [("y", *value)])
+    model = save_model(
+        tmp_path / "m.onnx", [helper.make_node("Identity", ["x"], ["y"])], [("x", *value)], [("y", *value)]
+    )
     answer = ekrun("run", *engine_args("onnxruntime", model), "--out", tmp_path / "out")
     assert answer.code == MODEL
     assert "not strings" in answer.json["error"]["message"]

@@ -10,6 +10,14 @@ import click
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 
+preflight_option = click.option(
+    "--preflight-seconds",
+    type=click.IntRange(min=1),
+    default=60,
+    show_default=True,
+    help="How long checking the model may take; a graph that loops is refused after it.",
+)
+
 
 def cache_root(context: click.Context) -> Path:
     """The cache as asked for, else the user's own."""

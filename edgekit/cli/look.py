@@ -4,21 +4,28 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.common import cache_root, json_option, print_json, progress_line
+from edgekit.cli.common import cache_root, json_option, preflight_option, print_json, progress_line
 
 
 @click.command()
 @click.argument("model", type=click.Path())
 @click.option("--shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Fix the shape of an input.")
+@preflight_option
 @json_option
 @click.pass_context
-def inspect(context: click.Context, model: str, shapes: tuple[str, ...], as_json: bool) -> None:
+def inspect(context: click.Context, model: str, shapes: tuple[str, ...], preflight_seconds: int, as_json: bool) -> None:
     """What a model is: inputs, operators, parameters, MACs, memory, and which engines refuse it."""
     from edgekit.core.shapes import parse_shape
     from edgekit.flow.inspect import inspect as look
 
     with progress_line(quiet=as_json) as progress:
-        info = look(Path(model), shapes=dict(map(parse_shape, shapes)), cache=cache_root(context), progress=progress)
+        info = look(
+            model,
+            shapes=dict(map(parse_shape, shapes)),
+            preflight_seconds=preflight_seconds,
+            cache=cache_root(context),
+            progress=progress,
+        )
     if as_json:
         print_json(info)
         return

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli.common import cache_root, json_option, print_json, progress_line
+from edgekit.cli.common import cache_root, json_option, preflight_option, print_json, progress_line
 from edgekit.core.types import Prefer
 
 
@@ -67,6 +67,7 @@ def _requirements(given: dict[str, Any]) -> Any:
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Use at most N samples of each split.")
 @click.option("--metric", metavar="NAME|module:function", help="Metric, instead of the data set's own.")
 @click.option("--threads", type=click.IntRange(min=1, max=1024), help="Threads.  [default: all the target lets us use]")
+@preflight_option
 @click.option("--offline", is_flag=True, help="Fetch no engine library.")
 @click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
 @requirement_options
@@ -78,7 +79,7 @@ def optimize(context: click.Context, /, model: str, target: str, as_json: bool, 
     Without --data nothing is calibrated: fp32, fp16, dynamic and weight-only candidates are compared on synthetic inputs.
     """
     from edgekit.core.shapes import parse_shape
-    from edgekit.flow.optimize import Options
+    from edgekit.flow.materials import Options
 
     requirements = _requirements(given)
     data, out = given.pop("data"), given.pop("out")
@@ -96,7 +97,7 @@ def optimize(context: click.Context, /, model: str, target: str, as_json: bool, 
 def demo(context: click.Context, target: str, out: str | None, as_json: bool) -> int:
     """The whole flow on the shipped sample: a digit classifier with its data."""
     from edgekit.core.types import Requirements
-    from edgekit.flow.optimize import Options
+    from edgekit.flow.materials import Options
     from edgekit.flow.sample import sample_model
 
     model, data = sample_model(Path.cwd())

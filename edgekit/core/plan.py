@@ -67,7 +67,7 @@ def _why_not(recipe: Recipe, model: ModelInfo, target: Target, requirements: Req
     if forbidden:
         return f"forbidden by --forbid {sorted(forbidden)[0]}"
     if recipe.engine not in target.engines:
-        return f"no {recipe.engine} exists for {target.arch} with glibc {target.glibc}"
+        return f"no {recipe.engine} edgekit knows runs on {target.arch} with glibc {target.glibc}"
     if refused := model.refusals.get(recipe.engine):
         return f"{recipe.engine} does not take the model: {refused[0]}"
     if "bf16" in precision_words(recipe):

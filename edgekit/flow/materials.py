@@ -1,7 +1,7 @@
 """Read what the user gave, in limited child processes: the model first, then the data that must fit its inputs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekit import sandbox
@@ -9,14 +9,31 @@ from edgekit.core.dataset import DataSetInfo
 from edgekit.core.types import ModelInfo, PreparedModel, TensorSpec, content_digest
 from edgekit.flow.workshop import Materials, Workshop
 
-# A model's preflight ends here: a graph that loops or computes for longer than this on one sample is no model for a device.
-PREFLIGHT = sandbox.Limits(rss_bytes=6 << 30, cpu_s=120, wall_s=120.0)
+# A model's preflight ends here: a graph that loops or computes for longer than this on a few samples is no model for a device.
+PREFLIGHT_SECONDS = 60
 READING = sandbox.Limits(rss_bytes=4 << 30, cpu_s=600, wall_s=600.0)
 
 SYNTHETIC_SAMPLES = 32
 
 
-def prepare(source: Path, out: Path, shapes: Mapping[str, Sequence[int]]) -> PreparedModel:
+@dataclass(frozen=True)
+class Options:
+    """How to go about it, apart from what is required of the result.
+
+    `shapes` fixes inputs by name; `samples` bounds each split; `metric` replaces the data set's; `threads` 0 means all that the
+    target lets one inference use; `offline` fetches no engine; `fresh` measures again what was measured before.
+    """
+
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    samples: int | None = None
+    metric: str | None = None
+    threads: int = 0
+    preflight_seconds: int = PREFLIGHT_SECONDS
+    offline: bool = False
+    fresh: bool = False
+
+
+def prepare(source: Path, out: Path, shapes: Mapping[str, Sequence[int]], seconds: int) -> PreparedModel:
     """Stage and check a model: `out`/original.onnx as given, `out`/model.onnx with fixed shapes.
 
     Raises InputRejected, UsageError for shapes, ResourceLimit for a model that needs too much.
@@ -25,7 +42,7 @@ def prepare(source: Path, out: Path, shapes: Mapping[str, Sequence[int]]) -> Pre
     return sandbox.call(
         "edgekit.models.prepare:prepare_model",
         returns=PreparedModel,
-        limits=PREFLIGHT,
+        limits=sandbox.Limits(rss_bytes=6 << 30, cpu_s=seconds, wall_s=float(2 * seconds)),
         task=str(source),
         source=source.absolute(),
         out=out,
@@ -33,27 +50,20 @@ def prepare(source: Path, out: Path, shapes: Mapping[str, Sequence[int]]) -> Pre
     )
 
 
-def gather(
-    shop: Workshop,
-    model: Path,
-    data: Path | None,
-    shapes: Mapping[str, Sequence[int]],
-    samples: int | None,
-    metric: str | None,
-) -> tuple[ModelInfo, Materials]:
+def gather(shop: Workshop, model: Path, data: Path | None, options: Options) -> tuple[ModelInfo, Materials]:
     """The checked model and the data in ekrun's feed layout; synthetic inputs where there is no data."""
     shop.progress("reading the model")
     place = shop.scratch / "model"
-    prepared = prepare(model, place, shapes)
+    prepared = prepare(model, place, options.shapes, options.preflight_seconds)
     shop.progress("reading the data")
     folder = shop.scratch / "data"
     dataset = (
-        _read(data, prepared.info.inputs, folder, samples)
+        _read(data, prepared.info.inputs, folder, options.samples)
         if data is not None
-        else _draw(prepared.info.inputs, folder, samples)
+        else _draw(prepared.info.inputs, folder, options.samples)
     )
-    if metric is not None:
-        dataset = replace(dataset, metric=metric)
+    if options.metric is not None:
+        dataset = replace(dataset, metric=options.metric)
     info = prepared.info
     names = tuple(spec.name for spec in info.inputs)
     key = content_digest([info.sha256, prepared.model_sha256])

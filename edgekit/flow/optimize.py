@@ -1,7 +1,7 @@
 """Optimize a model for a target: read, plan, build, judge, measure, choose, keep. `optimize` reads like that."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from edgekit.devices.local import LocalDevice
 from edgekit.flow.build import build_all, refusals
 from edgekit.flow.clock import Job, measure_all
 from edgekit.flow.judge import Judge, judge_all
-from edgekit.flow.materials import gather
+from edgekit.flow.materials import Options, gather
 from edgekit.flow.targets import find_target
 from edgekit.flow.workshop import SELECTION, Made, Materials, Progress, Workshop, builder_versions, copy_artifact
 from edgekit.resources import find_data
@@ -36,18 +36,6 @@ from edgekit.store import (
 
 # No A/A noise excuses more than this when two candidates are called equal.
 MAX_TIE = 1.03
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to go about it, apart from what is required of the result. `threads` 0: all that the target's inference may use."""
-
-    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    samples: int | None = None
-    metric: str | None = None
-    threads: int = 0
-    offline: bool = False
-    fresh: bool = False
 
 
 DEFAULT_REQUIREMENTS = Requirements()
@@ -86,7 +74,7 @@ def optimize(
         shop = Workshop(store, scratch, LocalDevice(), progress, offline=options.offline, fresh=options.fresh)
         wanted = find_target(target, shop.facts, cwd)
         origin = _origin(wanted, shop.facts)
-        info, materials = gather(shop, model, source, options.shapes, options.samples, options.metric)
+        info, materials = gather(shop, model, source, options)
         info = replace(info, refusals=refusals(wanted.engines, materials.model, progress))
         threads = options.threads or _threads(wanted, origin, shop.facts)
         plan = make_plan(info, wanted, requirements, _planning_facts(shop.facts, materials, threads))

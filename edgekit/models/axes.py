@@ -93,8 +93,9 @@ def _bind(forms: Mapping[str, Declared | None], shapes: Mapping[str, Sequence[in
 
 
 def _unknown_input(name: str, known: list[str], where: str) -> UsageError:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"its inputs are: {', '.join(known) or 'none'}"
+    folded = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), folded, n=1)
+    hint = f"did you mean '{folded[close[0]]}'?" if close else f"its inputs are: {', '.join(known) or 'none'}"
     return UsageError(f"has no input '{name}'", where=where, next_step=hint)
 
 

@@ -15,9 +15,8 @@ import hashlib
 import shutil
 from pathlib import Path
 
-import onnx
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
-from onnx import ModelProto
+from onnx import ModelProto, inliner
 
 from edgekit.core.types import PreparedModel, TensorSpec
 from edgekit.errors import InputRejected
@@ -83,7 +82,7 @@ def _simplify(model: ModelProto) -> list[str]:
         del model.training_info[:]
         notices.append("training information in the model is ignored")
     if model.functions:
-        inlined = onnx.inliner.inline_local_functions(model)
+        inlined = inliner.inline_local_functions(model)
         model.CopyFrom(inlined)
     fed = {value.name for value in real_inputs(model.graph)}
     if len(fed) < len(model.graph.input):

@@ -49,10 +49,10 @@ def count(value: int) -> str:
 
 
 def print_run(console: Console, run: Run, folder: str) -> None:
-    """The candidates, the choice with its reason, and what to do next."""
-    console.print(_heading(run))
+    """The candidates, why each other one was not chosen, the choice, and what to do next."""
+    console.print(_heading(run), highlight=False)
     console.print(_candidate_table(run))
-    for line in _notes(run):
+    for line in (*_reasons(run), *_notes(run)):
         console.print(line, highlight=False)
     console.print()
     for line in _verdict(run, folder):
@@ -60,32 +60,23 @@ def print_run(console: Console, run: Run, folder: str) -> None:
 
 
 def _heading(run: Run) -> str:
-    return (
-        f"[bold]{clean(run.model_name)}[/] for [bold]{clean(run.target.name)}[/] ({clean(run.target.summary)}), "
-        f"{run.threads} thread{'s' if run.threads != 1 else ''}"
-    )
+    threads = f"{run.threads} thread{'s' if run.threads != 1 else ''}"
+    return f"[bold]{clean(run.model_name)}[/] for [bold]{clean(run.target.name)}[/], {threads}. {clean(run.target.summary)}"
 
 
 def _candidate_table(run: Run) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    where = {Origin.TARGET: "", Origin.PREDICTED: " predicted", Origin.HOST: " host"}[run.target_origin]
-    table.add_column("recipe", no_wrap=True)
-    table.add_column(f"{run.data.metric}", justify="right")
-    table.add_column("drop", justify="right")
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column(f"memory{where}", justify="right")
-    table.add_column(f"p50 ms{where}", justify="right")
-    table.add_column("p99 ms", justify="right")
-    table.add_column(f"per s{where}", justify="right")
+    """Nine narrow columns: fits a terminal of 100 characters."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    mark = "\npredicted" if run.target_origin is Origin.PREDICTED else ""
+    headings = [clean(run.data.metric), "drop", "size", f"memory{mark}", f"p50 ms{mark}", "p99 ms", f"per s{mark}"]
     host = _has_host_figures(run)
-    if host:
-        table.add_column("p50 ms host", justify="right")
+    headings += ["p50 ms\nhost"] if host else []
+    table.add_column("recipe", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
     for outcome in sorted(run.outcomes, key=lambda o: _order(run, o)):
         table.add_row(*_row(run, outcome, host), style="bold green" if outcome.name == run.choice.chosen else "")
-    for name, reason in run.left_out.items():
-        blanks = [""] * (8 if host else 7)
-        table.add_row(clean(name), *blanks, f"left out: {clean(reason)}", style="dim")
     return table
 
 
@@ -93,9 +84,9 @@ def _has_host_figures(run: Run) -> bool:
     return any(o.measurement is not None and o.measurement.origin is Origin.HOST for o in run.outcomes)
 
 
-def _order(run: Run, outcome: Outcome) -> tuple[bool, float]:
+def _order(run: Run, outcome: Outcome) -> tuple[bool, bool, float]:
     numbers = figures(outcome, run.target_origin)
-    return (numbers is None, numbers.p50_ms if numbers else 0.0)
+    return (outcome.blocked is not None, numbers is None, numbers.p50_ms if numbers else 0.0)
 
 
 def _row(run: Run, outcome: Outcome, host: bool) -> list[str]:
@@ -115,29 +106,55 @@ def _row(run: Run, outcome: Outcome, host: bool) -> list[str]:
     ]
     if host:
         row.append(milliseconds(measured.latency_ms.p50) if measured else MISSING)
-    return [*row, _verdict_cell(run, outcome)]
+    return [*row, clean(_short_verdict(run, outcome))]
 
 
-def _verdict_cell(run: Run, outcome: Outcome) -> str:
+def _short_verdict(run: Run, outcome: Outcome) -> str:
+    """A few words; the reason stands below the table."""
     if outcome.name == run.choice.chosen:
         return "chosen"
-    blocked = outcome.blocked
-    if blocked is not None:
-        return clean(f"{blocked.code.value}: {blocked.reason}")
     words = [v.code.value for v in outcome.verdicts]
+    if outcome.blocked is not None:
+        return outcome.blocked.code.value
+    return "; ".join(words) or _why_not(run, outcome)[0]
+
+
+def _why_not(run: Run, outcome: Outcome) -> tuple[str, str]:
+    """A label for the table and the full reason; the reason is empty where the table's figures say it."""
     reason = run.choice.rejected.get(outcome.name, "")
-    return clean("; ".join([*words, reason] if reason else words))
+    numbers = figures(outcome, run.target_origin)
+    if outcome.blocked is not None:
+        return outcome.blocked.code.value, outcome.blocked.reason
+    if " of " in reason and reason[0].isdigit() and numbers is not None:
+        return reason.split(" of ")[0], ""
+    if reason.startswith("no better than"):
+        return "no better", ""
+    return "rejected", reason
 
 
-def _notes(run: Run) -> Iterable[str]:
+def _reasons(run: Run) -> Iterator[str]:
+    """Why candidates fell out, and what was left out, those with one reason together."""
+    said: dict[str, list[str]] = {}
+    for outcome in run.outcomes:
+        remarks = [f"{v.code.value}: {v.reason}" for v in outcome.verdicts]
+        _, reason = _why_not(run, outcome) if outcome.name != run.choice.chosen else ("", "")
+        for text in remarks or ([reason] if reason else []):
+            said.setdefault(text, []).append(outcome.name)
+    for name, reason in run.left_out.items():
+        said.setdefault(f"left out, {reason}", []).append(name)
+    for text, names in said.items():
+        yield f"[dim]{clean(', '.join(names))}:[/] {clean(text)}"
+
+
+def _notes(run: Run) -> Iterator[str]:
     for notice in run.notices:
         yield f"[dim]note: {clean(notice)}[/]"
     if run.noise is not None:
         yield f"[dim]noise of this race (A/A): ratio {run.noise.ratio:.3f}, up to {run.noise.spread:.3f}[/]"
     if run.target_origin is Origin.PREDICTED:
         yield (
-            f"[yellow]latency, throughput and memory are predicted for {clean(run.target.name)}, not measured; "
-            "accuracy and size are measured on this host with the engine version of the target[/]"
+            f"[yellow]predicted: figures of {clean(run.target.name)} by the cost model, not measured; "
+            "accuracy and size are measured here with the engine version of the target[/]"
         )
 
 

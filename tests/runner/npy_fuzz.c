@@ -45,6 +45,7 @@ static const struct sample CORPUS[] = {
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (,)}", 4, 1, 0},
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1)}",
      4, 1, 0},
+    {"{'des", 0, 1, 0},
     {"{", 0, 1, 0},
     {"", 0, 1, 0},
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", 24, 4, 0},
@@ -71,16 +72,21 @@ static unsigned char *compose(const struct sample *sample, size_t *size) {
     return bytes;
 }
 
-/* True when accepted. An accepted header that does not account for its file aborts. */
-static int judge(const unsigned char *bytes, size_t size) {
+/* True when the head of a file of `file_size` bytes is accepted. If its header does not account for the file: abort. */
+static int judge_head(const unsigned char *bytes, size_t size, uint64_t file_size) {
     struct npy npy;
     unsigned char *exact = malloc(size ? size : 1);
     memcpy(exact, bytes, size);
-    const char *reason = npy_parse(exact, size, size, &npy);
+    const char *reason = npy_parse(exact, size, file_size, &npy);
     free(exact);
-    if (!reason && (npy.offset + npy.bytes != size || npy.rank > NPY_MAX_RANK || npy.dtype == DT_NONE))
+    if (!reason && (npy.offset + npy.bytes != file_size || npy.rank > NPY_MAX_RANK || npy.dtype == DT_NONE))
         abort();
     return !reason;
+}
+
+static int judge(const unsigned char *bytes, size_t size) {
+    judge_head(bytes, size, (uint64_t)size * 1000); /* as of a file of which only the head was read */
+    return judge_head(bytes, size, size);
 }
 
 static size_t mutate(unsigned char *bytes, size_t size) {
@@ -93,6 +99,10 @@ static size_t mutate(unsigned char *bytes, size_t size) {
         case 2: bytes[at] ^= (unsigned char)(1u << random_below(8)); break;
         case 3: size = at; break;
         }
+    }
+    if (size > 12 && bytes[6] == 1 && random_below(2)) { /* a header that ends where the file does */
+        bytes[8] = (unsigned char)(size - 10);
+        bytes[9] = 0;
     }
     return size;
 }

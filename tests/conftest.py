@@ -1,0 +1,70 @@
+"""Fixtures shared by all tests: the real command line, one cache for all workers, the shipped sample."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from edgekit.process import QUIET_ENVIRONMENT
+
+# Engines imported by tests themselves read this when their libraries are loaded.
+os.environ.update(QUIET_ENVIRONMENT)
+
+ROOT = Path(__file__).parent.parent
+SAMPLE = ROOT / "calibration_data" / "digits"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line an error is; fails the test when there is more, or a traceback."""
+        lines = self.err.splitlines()
+        assert "Traceback" not in self.err + self.out, self.err
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("edgekit: "), lines[0]
+        assert lines[0].isprintable()
+        return lines[0]
+
+
+Cli = Callable[..., Ended]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for every worker of this test run: what one built, the others reuse."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "edgekit-cache"
+
+
+@pytest.fixture(scope="session")
+def edgekit(cache: Path) -> Cli:
+    """Run the real command in a process of its own: `edgekit("inspect", path, cwd=...)`."""
+
+    def run(
+        *arguments: object, cwd: Path | None = None, timeout: float = 240, env: dict[str, str] | None = None
+    ) -> Ended:
+        argv = [sys.executable, "-m", "edgekit", "--cache", str(cache), *map(str, arguments)]
+        done = subprocess.run(
+            argv,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    return run

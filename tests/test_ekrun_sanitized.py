@@ -1,0 +1,89 @@
+"""What parses untrusted bytes in ekrun, under the address and undefined-behaviour sanitizers of gcc."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.runner.build import SOURCES
+from tests.ekrun_tools import conv_feed, conv_model, ekrun, engine_args, feed_args, outputs, plant
+
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+FLAGS = ["-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", *SANITIZERS]
+FUZZ = Path(__file__).parent / "runner/npy_fuzz.c"
+
+
+def compile_sanitized(out: Path, *sources: Path) -> Path:
+    argv = ["gcc", *FLAGS, f"-I{SOURCES}", *map(str, sources), "-ldl", "-lm", "-o", str(out)]
+    subprocess.run(argv, check=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of ekrun, for this machine."""
+    return compile_sanitized(tmp_path_factory.mktemp("sanitized") / "ekrun", *SOURCES.glob("*.c"))
+
+
+def compile_fuzz(folder: Path, parser: Path) -> Path:
+    parts = (SOURCES / name for name in ("tensor.c", "fail.c", "json.c"))
+    return compile_sanitized(folder / "fuzz", FUZZ, parser, *parts)
+
+
+def test_npy_parser_under_the_sanitizers(tmp_path: Path) -> None:
+    fuzz = compile_fuzz(tmp_path, SOURCES / "npy.c")
+    done = subprocess.run([str(fuzz)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    corpus, mutations, accepted, wrong = map(int, re.findall(r"\d+", done.stdout))
+    assert (corpus >= 25, mutations, wrong) == (True, 20000, 0)
+    assert 0 < accepted < 2000, "mutants are refused, but some are harmless"
+
+
+@pytest.mark.parametrize(
+    "check", ["npy->offset > size || ", "c->at < c->end && used < size", "(size_t)(c->end - c->at) < length || "]
+)
+def test_a_missing_bounds_check_is_noticed(tmp_path: Path, check: str) -> None:
+    source = (SOURCES / "npy.c").read_text()
+    assert check in source
+    broken = tmp_path / "npy.c"
+    broken.write_text(source.replace(check, "" if check.endswith("|| ") else "used < size"))
+    done = subprocess.run([str(compile_fuzz(tmp_path, broken))], capture_output=True, timeout=120)
+    assert done.returncode != 0
+
+
+def test_a_whole_run_under_the_sanitizers(tmp_path: Path, sanitized: Path) -> None:
+    model, feeds = conv_model(tmp_path / "m.onnx"), conv_feed()
+    args = [*engine_args("onnxruntime", model, threads=2), *feed_args(tmp_path, feeds)]
+    env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}  # the library's own statics
+    out = tmp_path / "out"
+    (checked,) = outputs(ekrun("run", *args, "--out", out, program=[str(sanitized)], env=env), out)
+    (plain,) = outputs(ekrun("run", *args, "--out", out), out)
+    np.testing.assert_array_equal(checked, plain)
+    assert ekrun("bench", *args, "--runs", 5, program=[str(sanitized)], env=env).json["runs"] == 5
+
+
+def test_hostile_kernel_files_under_the_sanitizers(tmp_path: Path, sanitized: Path) -> None:
+    digits, deep = "9" * 5000, "/a" * 3000
+    hostile = {
+        "proc/self/cgroup": f"0::{deep}\n:::\n1:cpu\n2:cpu,:/../..\n" + "x" * 9000,
+        "proc/self/status": "Name:\tqemu-\xff" + "y" * 5000,
+        "proc/meminfo": f"MemTotal: {digits} kB\nMemAvailable: -5 kB\nSwapTotal:",
+        "proc/loadavg": "nan inf -1e999999\n",
+        "sys/devices/system/cpu/online": f"3-1,{digits}\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq": digits,
+        "sys/devices/system/cpu/cpu99999999999/cpufreq/cpuinfo_max_freq": "1",
+        "sys/devices/system/cpu/cpufreq/policy7/scaling_governor": '\x1b[31m"\\\xff' * 100,
+        "sys/class/thermal/thermal_zone3/temp": digits,
+        "sys/fs/cgroup/cpu.max": "1 0\n",
+    }
+    answer = ekrun("facts", "--root", plant(tmp_path, hostile), program=[str(sanitized)])
+    assert answer.code == 0, answer.stderr
+    found = answer.json
+    assert found["cpus_online"] is None
+    assert found["ram_total_bytes"] is None
+    assert found["cgroup_cpu_quota"] is None
+    assert found["conditions"]["load_average"] == [None, None, None]
+    assert "\x1b" in found["conditions"]["frequencies"][0]["governor"]
