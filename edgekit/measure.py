@@ -3,10 +3,11 @@
 - Nothing but the engine's call is inside the clock, and the clock is ekrun's.
 - Candidates are raced in rounds, each in a live process of its own, in rotating order, so that drift of the machine hits all alike.
 - The baseline runs twice: the ratio of the twins is the race's own noise (A/A), and no difference below it is called one.
+- After the heat only the finalists go on: the rest have shown what they can do, and the machine's time goes to the percentiles.
 - A process that dies in a race loses its place; the race goes on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from statistics import median
 
 from edgekit.core.facts import DeviceFacts
 from edgekit.core.results import Load, Memory
-from edgekit.core.stats import bootstrap_ratio_ci
+from edgekit.core.stats import bootstrap_ratio_ci, median_ratio
 from edgekit.devices.local import LocalDevice
 from edgekit.errors import EdgekitError, ResourceLimit
 from edgekit.process import Conversation
@@ -36,23 +37,25 @@ TWIN = "#twin"
 # One turn of a candidate in a round: long enough to outweigh the wake-up after the pause, short enough to interleave finely.
 TURN_NS = 20_000_000
 MIN_ROUNDS = 5
+WARMUP = 5
 
 
 @dataclass(frozen=True)
-class RaceBudget:
-    """A race ends when each candidate has `samples` latencies, or after `seconds` a candidate (never below MIN_ROUNDS)."""
+class Budget:
+    """A stage of a race ends when each has `samples` latencies, or spent `seconds` (never before MIN_ROUNDS rounds)."""
 
     samples: int
     seconds: float
-    warmup: int = 5
 
 
 @dataclass(frozen=True)
 class RaceResult:
-    """Latencies by candidate and round; `ratios` are medians of per-round ratios to the baseline, `aa_spread` >= 1."""
+    """Latencies by candidate and round; `ratios` are medians of per-round ratios to the baseline.
+
+    `aa_ratio` is the twin's, `aa_spread` >= 1 the larger end of its 95% interval; `dropped` has who failed, and why.
+    """
 
     rounds: Mapping[str, tuple[tuple[int, ...], ...]]
-    loads: Mapping[str, LoadReply]
     ratios: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
     aa_ratio: float
@@ -145,42 +148,47 @@ def race(
     device: LocalDevice,
     runnables: Mapping[str, Runnable],
     feeds: Feeds,
-    baseline: str,
-    budget: RaceBudget,
     samples: int,
+    baseline: str,
+    heat: Budget,
+    final: Budget,
+    finalists: Callable[[Mapping[str, float]], Collection[str]],
     progress: Callable[[str], None] = lambda _: None,
 ) -> RaceResult:
     """Race the runnables against `baseline`, which runs twice; each cycles over the first `samples` of `feeds`.
 
-    Raises ResourceLimit when the baseline itself falls out.
+    `finalists` is given the heat's ratios and names who goes on, besides the baseline. Raises ResourceLimit when the baseline
+    itself falls out.
     """
     dropped: dict[str, str] = {}
+    retired: list[_Racer] = []
     entries = {**runnables, baseline + TWIN: runnables[baseline]}
     with ExitStack() as stack:
         racers: list[_Racer] = []
         for name, runnable in entries.items():
             progress(f"loading {name}")
             arguments = ["bench", "--stdin", *engine_arguments(runnable, feeds), "--samples", str(samples)]
-            process = stack.enter_context(device.talk([*arguments, "--warmup", str(budget.warmup)]))
+            process = stack.enter_context(device.talk([*arguments, "--warmup", str(WARMUP)]))
             try:
                 racer = _Racer(name, process, parse_line(process.answer(deadline_s=300.0), LoadReply, name))
                 racer.calibrate()
                 racers.append(racer)
             except EdgekitError as error:
                 dropped[name] = str(error)
-        _run_rounds(racers, budget, dropped, progress)
-    for name in (baseline, baseline + TWIN):
-        if name in dropped:
-            raise ResourceLimit(dropped[name], where=f"the race of {baseline}")
-    return _summarize(racers, baseline, dropped)
+        _run_rounds(racers, heat, dropped, progress)
+        keep = {baseline, baseline + TWIN, *finalists(_summarize(racers, baseline, dropped).ratios)}
+        for racer in [r for r in racers if r.name not in keep]:
+            racers.remove(racer)
+            retired.append(racer)
+            racer.process.close()
+        _run_rounds(racers, final, dropped, progress)
+    return _summarize([*racers, *retired], baseline, dropped)
 
 
-def _run_rounds(
-    racers: list[_Racer], budget: RaceBudget, dropped: dict[str, str], progress: Callable[[str], None]
-) -> None:
-    """Rounds in rotating order until the budget is spent."""
-    number = 0
+def _run_rounds(racers: list[_Racer], budget: Budget, dropped: dict[str, str], progress: Callable[[str], None]) -> None:
+    """Rounds in rotating order until the budget is spent; who fails leaves."""
     while racers:
+        number = min(len(r.turns) for r in racers)
         short = min(r.count for r in racers)
         if number >= MIN_ROUNDS and (short >= budget.samples or max(r.spent_s for r in racers) >= budget.seconds):
             return
@@ -192,25 +200,28 @@ def _run_rounds(
             except EdgekitError as error:
                 dropped[racer.name] = str(error)
         racers[:] = [r for r in racers if r.name not in dropped]
-        number += 1
 
 
-def _summarize(racers: list[_Racer], baseline: str, dropped: dict[str, str]) -> RaceResult:
+def _summarize(racers: list[_Racer], baseline: str, dropped: Mapping[str, str]) -> RaceResult:
+    for name in (baseline, baseline + TWIN):
+        if name in dropped:
+            raise ResourceLimit(dropped[name], where=f"the race of {baseline}")
     rounds = {r.name: tuple(r.turns) for r in racers}
-    twin = rounds.pop(baseline + TWIN, ())
+    twin = rounds.pop(baseline + TWIN)
+    base = [median(turn) for turn in rounds[baseline]]
     medians = {name: [median(turn) for turn in turns] for name, turns in rounds.items()}
-    base = medians.get(baseline, [])
     ratios = {name: _paired(values, base) for name, values in medians.items()}
-    intervals = {
-        name: bootstrap_ratio_ci(values, base, seed=0) for name, values in medians.items() if name != baseline and base
-    }
+    intervals = {name: _interval(values, base) for name, values in medians.items() if name != baseline}
     twin_medians = [median(turn) for turn in twin]
-    aa_ratio = _paired(twin_medians, base)
-    low, high = bootstrap_ratio_ci(twin_medians, base, seed=0) if twin and base else (1.0, 1.0)
-    loads = {r.name: r.load for r in racers if r.name in rounds}
-    return RaceResult(rounds, loads, ratios, intervals, aa_ratio, max(high, 1 / low, 1.0), dropped)
+    low, high = _interval(twin_medians, base)
+    aa_spread = max(high, 1 / low, 1.0)
+    return RaceResult(rounds, ratios, intervals, _paired(twin_medians, base), aa_spread, dict(dropped))
 
 
-def _paired(values: list[float], base: list[float]) -> float:
-    """Median over rounds of value/base: both sides of each ratio ran within the same fraction of a second."""
-    return median(v / b for v, b in zip(values, base, strict=True)) if values and base else 1.0
+def _paired(values: Sequence[float], base: Sequence[float]) -> float:
+    """Median over the rounds both ran of value/base: both sides of each ratio ran within the same fraction of a second."""
+    return median_ratio(values, base[: len(values)])
+
+
+def _interval(values: Sequence[float], base: Sequence[float]) -> tuple[float, float]:
+    return bootstrap_ratio_ci(values, base[: len(values)], seed=0)

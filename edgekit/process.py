@@ -203,6 +203,10 @@ class Conversation:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process and all it started; harmless when it has ended."""
         kill_group(self._process)
         self._errors.close()
 

@@ -83,7 +83,7 @@ def call(
     """
     request = encode({"function": function, "arguments": arguments, "limits": limits})
     done = run(
-        [sys.executable, "-m", "edgekit.sandbox"],
+        [sys.executable, "-P", "-m", "edgekit.sandbox"],  # -P: no module is ever taken from the working folder
         stdin=request,
         deadline_s=limits.wall_s,
         max_rss_bytes=limits.rss_bytes,

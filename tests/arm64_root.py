@@ -3,7 +3,7 @@
 - Packages come from the machine's own apt sources, through private state and cache folders: nothing is installed.
 - A file that exists below ROOT stands for the same path of the host, so ROOT carries an ARM /proc/cpuinfo: qemu 7.2 shows
   the host's, which makes ONNX Runtime's CPU detection crash.
-- The root is complete or absent, and is made once for a cache folder.
+- A root is complete or absent, and is made once for a cache folder and a core.
 """
 
 import fcntl
@@ -19,15 +19,27 @@ QEMU = "qemu-aarch64-static"
 PACKAGES = ("libc6", "libgcc-s1", "libstdc++6", "zlib1g")
 CPUS = 2
 
+_ARMV8_0 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
+_ARMV8_2 = f"{_ARMV8_0} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
+
+# qemu's name of a core -> its part number at Arm and the kernel's names of its features. Engines choose kernels by these:
+# a root that promises more than `-cpu` gives ends in an illegal instruction.
+CORES = {
+    "cortex-a53": ("0xd03", _ARMV8_0),
+    "cortex-a72": ("0xd08", _ARMV8_0),
+    "cortex-a76": ("0xd0b", _ARMV8_2),
+    "neoverse-n1": ("0xd0c", _ARMV8_2),
+}
+
 _CPUINFO = """\
-processor\t: {cpu}
+processor\t: {index}
 BogoMIPS\t: 50.00
-Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
+Features\t: {features}
 CPU implementer\t: 0x41
 CPU architecture: 8
-CPU variant\t: 0x4
-CPU part\t: 0xd0b
-CPU revision\t: 1
+CPU variant\t: 0x0
+CPU part\t: {part}
+CPU revision\t: 4
 
 """
 
@@ -48,26 +60,30 @@ def require_board() -> None:
     pytest.skip(reason)
 
 
-def arm64_root(cache: Path) -> Path:
-    """The root below `cache`, made on first use (a download of some 12 MB, and the package lists)."""
-    root = cache / "arm64-root"
+def arm64_root(cache: Path, core: str = "cortex-a53") -> Path:
+    """A root below `cache` for one of CORES, made on first use (a download of some 12 MB, and the package lists).
+
+    The roots of all cores share one set of libraries; each has its own /proc/cpuinfo.
+    """
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "arm64-root.lock").open("w") as lock:
+    libraries, root = cache / "arm64-libraries", cache / f"arm64-{core}"
+    with (cache / "arm64.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not root.exists():
-            with tempfile.TemporaryDirectory(dir=cache) as folder:
-                made = _make(Path(folder))
-                made.rename(root)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            if not libraries.exists():
+                _unpack(Path(folder)).rename(libraries)
+            if not root.exists():
+                _overlay(Path(folder), libraries, core).rename(root)
     return root
 
 
-def qemu_argv(root: Path, cpu: str = "cortex-a76") -> list[str]:
-    """The command prefix that runs an aarch64 program on an emulated `cpu` inside `root`."""
-    return [QEMU, "-cpu", cpu, "-L", str(root)]
+def board_argv(cache: Path, core: str = "cortex-a53") -> list[str]:
+    """The command prefix that runs an aarch64 program on the emulated `core`, inside its root."""
+    return [QEMU, "-cpu", core, "-L", str(arm64_root(cache, core))]
 
 
-def _make(work: Path) -> Path:
-    root = work / "root"
+def _unpack(work: Path) -> Path:
+    root = work / "libraries"
     (root / "usr/lib").mkdir(parents=True)
     (root / "lib").symlink_to("usr/lib")
     for package in _download(work):
@@ -76,7 +92,6 @@ def _make(work: Path) -> Path:
             subprocess.run(extract, stdin=unpacked.stdout, check=True)
         if unpacked.returncode:
             raise subprocess.CalledProcessError(unpacked.returncode, unpacked.args)
-    _write_kernel_files(root)
     return root
 
 
@@ -103,10 +118,16 @@ def _download(work: Path) -> list[Path]:
     return sorted(packages.glob("*.deb"))
 
 
-def _write_kernel_files(root: Path) -> None:
+def _overlay(work: Path, libraries: Path, core: str) -> Path:
+    root = work / "root"
     cpus = root / "sys/devices/system/cpu"
+    part, features = CORES[core]
     cpus.mkdir(parents=True)
+    for name in ("usr", "lib", "etc"):
+        (root / name).symlink_to(Path("..") / libraries.name / name)
     (root / "proc").mkdir()
-    (root / "proc/cpuinfo").write_text("".join(_CPUINFO.format(cpu=cpu) for cpu in range(CPUS)))
+    entries = (_CPUINFO.format(index=index, part=part, features=features) for index in range(CPUS))
+    (root / "proc/cpuinfo").write_text("".join(entries))
     for name in ("possible", "present", "online"):
         (cpus / name).write_text(f"0-{CPUS - 1}\n")
+    return root

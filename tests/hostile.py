@@ -224,6 +224,10 @@ def escape_codes() -> ModelProto:
     return model([node], [value("x\x1b[2J$(touch pwned)", [1, "n\x1b[31m"])], [value("../../y\n", [1, None])])
 
 
+def not_utf8() -> bytes:
+    return unary("Relu").SerializeToString().replace(b"node 0", b"node\xff0")
+
+
 def symbolic_axis() -> ModelProto:
     """The batch is open, and so is the width."""
     return unary(shape=["batch", 3, 32, "width"])
@@ -356,6 +360,7 @@ CASES: dict[str, Case] = {
     "future ir": Case(_file(future_ir), InputRejected, "IR version 99"),
     "unknown op": Case(_file(lambda: unary("Frobnicate")), InputRejected, "unknown operator 'Frobnicate'"),
     "unknown domain": Case(_file(lambda: unary("Relu", domain="acme")), InputRejected, "unknown domain 'acme'"),
+    "name not utf-8": Case(_file(not_utf8), InputRejected, "not UTF-8"),
     "nan weights": Case(_file(nan_weights), InputRejected, "weight 'w' holds NaN"),
     "short weight": Case(_file(short_weight), InputRejected, "weight 'w' is damaged"),
     "type mismatch": Case(_file(type_mismatch), InputRejected, "ONNX Runtime does not accept it"),

@@ -107,7 +107,7 @@ def measured(p50_ms: float, memory: int = 50 * MIB, runs: int = 1001) -> Measure
         threads=1,
         latency_ms=latency_stats(latencies),
         latencies_ns=latencies,
-        ratio=1.0,
+        ratio=p50_ms,
         throughput_ips=1000 / p50_ms,
         load=Load(1.0, None, 2.0, 3.0, 4.0),
         memory=Memory(MIB, memory, memory, memory),
@@ -137,5 +137,5 @@ def outcome(
 
 def predicted(recipe: str, p50_ms: float, memory: int | None = 50 * MIB) -> Outcome:
     """A candidate of a target that is not at hand."""
-    prediction = Prediction(p50_ms, 1000 / p50_ms, memory, "rule")
+    prediction = Prediction(p50_ms, p50_ms, 1000 / p50_ms, memory, "rule")
     return Outcome(candidate(recipe), artifact(recipe), accuracy(), prediction=prediction)

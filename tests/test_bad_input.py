@@ -116,7 +116,7 @@ BAD_DATA: dict[str, tuple[Callable[[Path], Path], type, str]] = {
     "wrong shape": (lambda d: npz(d, image=np.zeros((40, 3, 32, 32), np.float32)), InputRejected, "32"),
     "wrong dtype": (lambda d: npz(d, image=(images() * 255).astype(np.uint8)), InputRejected, "uint8"),
     "pickled": (pickled, InputRejected, "object"),
-    "npz bomb": (bomb, InputRejected, "expand"),
+    "npz bomb": (bomb, InputRejected, "unpack"),
     "truncated": (truncated, InputRejected, "data.npz"),
     "fifo": (pipe, InputRejected, "regular"),
     "labels of another length": (lambda d: npz(d, image=images(), labels=np.zeros(39, np.int64)), InputRejected, "39"),

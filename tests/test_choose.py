@@ -181,6 +181,7 @@ def test_nothing_on_the_front_is_dominated_and_all_else_is(ones: list) -> None: 
             Figures(
                 Origin.TARGET,
                 o.measurement.latency_ms.p50,
+                o.measurement.ratio,
                 o.measurement.throughput_ips,
                 o.measurement.memory.peak,
                 o.artifact.size_bytes,

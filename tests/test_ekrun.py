@@ -229,7 +229,7 @@ def test_settings_asked_and_in_force(tmp_path: Path, engine: str) -> None:
     args = [*engine_args(engine, source, threads=2), *feed_args(tmp_path, conv_feed()), "--option", f"{key}={value}"]
     answer = ekrun("run", *args, "--out", tmp_path / "out")
     assert answer.code == 0, answer.stderr
-    asked, in_force = answer.json["settings"]["asked"], answer.json["settings"]["in_force"]
+    asked, in_force = answer.json["settings_asked"], answer.json["settings_in_force"]
     assert (asked["threads"], asked["options"]) == (2, {key: value})
     assert (in_force["threads"], in_force["options"][key]) == (2, value)
     assert in_force["precision"] == {"onnxruntime": None, "openvino": "f32"}[engine]
@@ -339,7 +339,7 @@ def test_models_the_engine_refuses(tmp_path: Path, engine: str) -> None:
     empty.touch()
     for model in (noise, empty, tmp_path / f"missing{suffix}", tmp_path):
         answer = ekrun("run", *engine_args(engine, model), "--out", tmp_path / "out")
-        assert (answer.code, answer.json["error"]["code"]) == (MODEL, "model"), model
+        assert (answer.code, answer.json["error"]["code"]) == (MODEL, "model_refused"), model
 
 
 def test_libraries_that_cannot_be_used(tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_a_failing_inference(tmp_path: Path) -> None:
     model = save_model(tmp_path / "m.onnx", [helper.make_node("Gather", ["x", "i"], ["y"])], [x, i], [y])
     feeds = feed_args(tmp_path, {"x": np.zeros((2, 3), np.float32), "i": np.array([[2], [7]], np.int64)})
     answer = ekrun("run", *engine_args("onnxruntime", model), *feeds, "--out", tmp_path / "out")
-    assert (answer.code, answer.json["error"]["code"]) == (INFERENCE, "inference")
+    assert (answer.code, answer.json["error"]["code"]) == (INFERENCE, "inference_failed")
     assert not list((tmp_path / "out").iterdir()), "the first sample's output must not stay behind"
 
 
@@ -402,4 +402,4 @@ def test_out_of_memory_has_its_own_code(tmp_path: Path) -> None:
     limit = (2 << 30,) * 2
     args = [*engine_args("onnxruntime", model), *feeds, "--out", tmp_path / "out"]
     answer = ekrun("run", *args, before=lambda: resource.setrlimit(resource.RLIMIT_AS, limit))
-    assert (answer.code, answer.json["error"]["code"]) == (MEMORY, "memory")
+    assert (answer.code, answer.json["error"]["code"]) == (MEMORY, "out_of_memory")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.arm64_root import arm64_root, default_cache, qemu_argv, require_board
+from tests.arm64_root import board_argv, default_cache, require_board
 from tests.ekrun_tools import Tree, built, ekrun, plant
 
 
@@ -48,7 +48,14 @@ def test_affinity_is_this_process_own() -> None:
 
 def test_absent_is_null(tmp_path: Path) -> None:
     found = facts("--root", tmp_path)
-    for name in ("cores_by_max_khz", "cgroup_cpu_quota", "ram_total_bytes", "ram_available_bytes", "swap_total_bytes"):
+    for name in (
+        "cores_by_max_khz",
+        "governors",
+        "cgroup_cpu_quota",
+        "ram_total_bytes",
+        "ram_available_bytes",
+        "swap_total_bytes",
+    ):
         assert found[name] is None, name
     assert found["conditions"] == {"load_average": None, "frequencies": None, "thermal": None}
     assert found["usable_threads"] >= 1
@@ -83,10 +90,8 @@ def board_tree() -> Tree:
 def test_a_recorded_board(tmp_path: Path) -> None:
     found = facts("--root", plant(tmp_path, board_tree()))
     assert found["cpus_online"] == 5
-    assert found["cores_by_max_khz"] == [
-        {"max_khz": 1800000, "cpus": [0, 1, 2, 3]},
-        {"max_khz": 2400000, "cpus": [4, 5]},
-    ]
+    assert found["cores_by_max_khz"] == {"1800000": 4, "2400000": 2}
+    assert found["governors"] == {"policy0": "schedutil", "policy4": "schedutil"}
     assert (found["ram_total_bytes"], found["swap_free_bytes"]) == (3884360 * 1024, 0)
     conditions = found["conditions"]
     assert conditions["load_average"] == [0.52, 1.25, 0.07]
@@ -148,26 +153,29 @@ HETEROGENEOUS = "".join(
 )
 
 
+def on_board(core: str, *args: object) -> dict[str, Any]:
+    require_board()
+    return facts(*args, program=[*board_argv(default_cache(), core), str(built()["aarch64"])])
+
+
 @pytest.mark.board
 def test_the_emulated_board_says_so() -> None:
-    require_board()
-    program = [*qemu_argv(arm64_root(default_cache()), "cortex-a53"), str(built()["aarch64"])]
-    found = facts(program=program)
-    assert (found["arch"], found["emulated"]) == ("aarch64", True)
-    assert "asimd" in found["isa"]
-    assert "asimddp" not in found["isa"]
-    program[program.index("cortex-a53")] = "cortex-a76"
-    assert {"asimddp", "asimdhp", "atomics"} <= set(facts(program=program)["isa"])
+    small, large = on_board("cortex-a53"), on_board("cortex-a76")
+    assert (small["arch"], small["emulated"]) == ("aarch64", True)
+    assert (small["cpu_model"], large["cpu_model"]) == ("Cortex-A53", "Cortex-A76")
+    assert {"fp", "asimd", "crc32"} <= set(small["isa"])
+    assert {"asimddp", "asimdhp", "atomics"} <= set(large["isa"]) - set(small["isa"])
 
 
 @pytest.mark.board
 def test_core_names_of_a_heterogeneous_board(tmp_path: Path) -> None:
-    require_board()
-    program = [*qemu_argv(arm64_root(default_cache())), str(built()["aarch64"])]
-    found = facts("--root", plant(tmp_path, {"proc/cpuinfo": HETEROGENEOUS}), program=program)
+    found = on_board("cortex-a53", "--root", plant(tmp_path, {"proc/cpuinfo": HETEROGENEOUS}))
     assert found["cpu_model"] == "Cortex-A53 + Cortex-A73"
     assert [(part["part"], part["cpus"]) for part in found["cpu_parts"]] == [("0xd03", 4), ("0xd09", 2)]
-    unknown = facts(
-        "--root", plant(tmp_path, {"proc/cpuinfo": HETEROGENEOUS.replace("0xd03", "0xfff")}), program=program
-    )
-    assert unknown["cpu_model"] == "0x41:0xfff + Cortex-A73"
+    unnamed = plant(tmp_path, {"proc/cpuinfo": HETEROGENEOUS.replace("0xd03", "0xfff")})
+    assert on_board("cortex-a53", "--root", unnamed)["cpu_model"] == "0x41:0xfff + Cortex-A73"
+
+
+@pytest.mark.board
+def test_a_core_without_cpuinfo_is_named_by_its_register(tmp_path: Path) -> None:
+    assert on_board("cortex-a72", "--root", tmp_path)["cpu_model"] == "Cortex-A72"

@@ -35,10 +35,10 @@ def figures(outcome: Outcome, target_origin: Origin) -> Figures | None:
     size = outcome.artifact.size_bytes
     m = outcome.measurement
     if target_origin is Origin.TARGET and m is not None and m.latency_ms.p50 is not None:
-        return Figures(Origin.TARGET, m.latency_ms.p50, m.throughput_ips, m.memory.peak, size)
+        return Figures(Origin.TARGET, m.latency_ms.p50, m.ratio, m.throughput_ips, m.memory.peak, size)
     p = outcome.prediction
     if p is not None:
-        return Figures(Origin.PREDICTED, p.p50_ms, p.throughput_ips, p.peak_memory_bytes, size)
+        return Figures(Origin.PREDICTED, p.p50_ms, p.ratio, p.throughput_ips, p.peak_memory_bytes, size)
     return None
 
 
@@ -154,7 +154,7 @@ def _unproven(numbers: Figures, r: Requirements) -> tuple[str, ...]:
 def _cost(numbers: Figures, prefer: Prefer) -> float:
     """What is minimized. Unknown memory sorts last."""
     if prefer is Prefer.LATENCY:
-        return numbers.p50_ms
+        return numbers.ratio
     if prefer is Prefer.THROUGHPUT:
         return -numbers.throughput_ips
     if prefer is Prefer.SIZE:
@@ -164,7 +164,7 @@ def _cost(numbers: Figures, prefer: Prefer) -> float:
 
 def _is_tie(best: Figures, other: Figures, prefer: Prefer, aa_spread: float) -> bool:
     if prefer is Prefer.LATENCY:
-        return other.p50_ms <= best.p50_ms * aa_spread
+        return other.ratio <= best.ratio * aa_spread
     if prefer is Prefer.THROUGHPUT:
         return other.throughput_ips * aa_spread >= best.throughput_ips
     return _cost(other, prefer) == _cost(best, prefer)
@@ -175,7 +175,7 @@ def _caution(outcome: Outcome, numbers: Figures) -> tuple[float, float, float, s
     precision = outcome.candidate.build.recipe.precision
     rank = _PRECISION_ORDER.index(precision) if precision in _PRECISION_ORDER else len(_PRECISION_ORDER)
     memory = numbers.peak_memory_bytes if numbers.peak_memory_bytes is not None else float("inf")
-    return (rank, memory, numbers.p50_ms, outcome.name)
+    return (rank, memory, numbers.ratio, outcome.name)
 
 
 def _best(ones: Sequence[tuple[Outcome, Figures]], prefer: Prefer, aa_spread: float) -> tuple[Outcome, Figures]:
@@ -203,7 +203,7 @@ def _why_lost(
     if _is_tie(best, other, prefer, aa_spread) or _cost(other, prefer) < _cost(best, prefer):
         return f"no better than {winner.name} beyond the noise, and changes more or needs more memory"
     if prefer is Prefer.LATENCY:
-        return f"{other.p50_ms / best.p50_ms:.2f}x the p50 of {winner.name}"
+        return f"{other.ratio / best.ratio:.2f}x the p50 of {winner.name}"
     if prefer is Prefer.THROUGHPUT:
         return f"{other.throughput_ips / best.throughput_ips:.2f}x the throughput of {winner.name}"
     if prefer is Prefer.SIZE:
@@ -222,7 +222,7 @@ def pareto_front(ones: Sequence[tuple[Outcome, Figures]]) -> tuple[str, ...]:
 def _point(outcome: Outcome, numbers: Figures) -> tuple[float, ...]:
     memory = numbers.peak_memory_bytes if numbers.peak_memory_bytes is not None else float("inf")
     drop = max(outcome.accuracy.drop, 0.0) if outcome.accuracy is not None else 0.0
-    return (numbers.p50_ms, -numbers.throughput_ips, float(memory), float(numbers.size_bytes), drop)
+    return (numbers.ratio, -numbers.throughput_ips, float(memory), float(numbers.size_bytes), drop)
 
 
 def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:

@@ -47,13 +47,14 @@ def predict(
     recipe = candidate.build.recipe
     machine = _Machine(target, fastest_cluster(target), candidate.run.threads)
     share = artifact.quantized_ops / artifact.quantizable_ops if artifact.quantizable_ops else 0.0
-    seconds = 0.0
+    seconds, reference = 0.0, 0.0
     for layer in model.layers:
         full = machine.seconds(layer, machine.cluster.fp32_macs_per_cycle, 4)
         seconds += _as_built(layer, full, recipe, candidate.run.precision, share, machine)
+        reference += full
     p50_ms = seconds * 1e3
     rule = f"roofline of {machine.cores} x {machine.cluster.cpu}, efficiency {EFFICIENCY}; memory as on this host"
-    return Prediction(p50_ms, 1e3 / p50_ms if p50_ms else 0.0, host_peak_bytes, rule)
+    return Prediction(p50_ms, seconds / reference, 1e3 / p50_ms, host_peak_bytes, rule)
 
 
 @dataclass(frozen=True)

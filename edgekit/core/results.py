@@ -65,6 +65,7 @@ class Prediction:
     """What the cost model expects on a target that was not measured, and by which rule."""
 
     p50_ms: float
+    ratio: float
     throughput_ips: float
     peak_memory_bytes: int | None
     rule: str
@@ -123,10 +124,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Figures:
-    """The numbers a choice is made on; `origin` says whether the target was measured or predicted."""
+    """The numbers a choice is made on; `origin` says whether the target was measured or predicted.
+
+    `ratio` is the p50 over the reference's. Candidates are compared by it: it was paired within rounds, so it holds when the
+    machine's speed drifts.
+    """
 
     origin: Origin
     p50_ms: float
+    ratio: float
     throughput_ips: float
     peak_memory_bytes: int | None
     size_bytes: int

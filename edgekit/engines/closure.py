@@ -190,7 +190,7 @@ def _download(pin: Pin, folder: Path, wheelhouse: Path | None) -> Path:
     source = ["--no-index", "--find-links", str(wheelhouse)] if wheelhouse else []
     tags = [argument for tag in pin.platforms for argument in ("--platform", tag)]
     python = ["--python-version", PYTHON, "--implementation", "cp", "--abi", f"cp{PYTHON}"]
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
+    pip = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
     what = ["--no-deps", "--only-binary=:all:", "--dest", str(folder), f"{pin.engine}=={pin.version}"]
     done = run([*pip, *python, *tags, *source, *what], deadline_s=FETCH_DEADLINE_S)
     wheels = sorted(folder.glob("*.whl"))

@@ -1,6 +1,6 @@
-"""Measure what was built: memory and cold start in clean processes, latency in two interleaved races.
+"""Measure what was built: memory and cold start in clean processes, latency in one interleaved race.
 
-The heat gives every candidate a short race; the final gives the best few, and the baseline, enough runs for their percentiles.
+Its heat has every candidate; its final the fastest whose answers hold, and the baseline, with enough runs for their percentiles.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,13 @@ from edgekit.core.run import Noise
 from edgekit.core.stats import latency_stats, runs_needed
 from edgekit.core.types import ModelInfo, Requirements, Target
 from edgekit.flow.workshop import SELECTION, Made, Materials, Workshop
-from edgekit.measure import CleanBench, RaceBudget, RaceResult, clean_bench, race
+from edgekit.measure import Budget, CleanBench, RaceResult, clean_bench, race
 
-HEAT = RaceBudget(samples=100, seconds=2.0)
+HEAT = Budget(samples=100, seconds=2.0)
 FINAL_SECONDS = 12.0
-FINALISTS = 2
+# A percentile that was asked for gets the time it takes, within reason.
+REQUIRED_SECONDS = 120.0
+FINALISTS = 3
 
 # Feeds of a measurement: a few samples, cycled, so that no run sees a warm cache of one input alone.
 BENCH_SAMPLES = 8
@@ -45,7 +47,7 @@ def measure_all(
     """
     entrants = {o.name: made[o.name] for o in outcomes if o.name in made and o.blocked is None}
     benches = {name: _bench(shop, job, name, entrant) for name, entrant in entrants.items()}
-    result = _races(shop, job, entrants, outcomes) if shop.facts.arch == job.target.arch else None
+    result = _race(shop, job, entrants, outcomes) if shop.facts.arch == job.target.arch else None
     measured = tuple(_with_figures(shop, job, o, benches, result) if o.name in entrants else o for o in outcomes)
     return measured, Noise(result.aa_ratio, result.aa_spread) if result else None
 
@@ -63,13 +65,32 @@ def _bench(shop: Workshop, job: Job, name: str, entrant: Made) -> CleanBench:
     return bench
 
 
-def _races(shop: Workshop, job: Job, entrants: Mapping[str, Made], outcomes: Sequence[Outcome]) -> RaceResult:
-    heat = _race(shop, job, entrants, HEAT)
-    if job.origin is not Origin.TARGET:
-        return heat
-    names = _finalists(heat, outcomes, job.requirements)
-    budget = RaceBudget(runs_needed(_percentile(job.requirements)), FINAL_SECONDS)
-    return _merged(heat, _race(shop, job, {name: entrants[name] for name in names}, budget))
+def _race(shop: Workshop, job: Job, entrants: Mapping[str, Made], outcomes: Sequence[Outcome]) -> RaceResult:
+    """The final is run only where its figures count: on the target itself."""
+    required = job.requirements.latency is not None
+    seconds = REQUIRED_SECONDS if required else FINAL_SECONDS
+    final = Budget(runs_needed(_percentile(job.requirements)), seconds) if job.origin is Origin.TARGET else HEAT
+    fit = [o.name for o in outcomes if o.accuracy is not None and feasible(o.accuracy, job.requirements.max_drop).ok]
+
+    def finalists(ratios: Mapping[str, float]) -> list[str]:
+        return sorted((name for name in fit if name in ratios), key=lambda name: ratios[name])[:FINALISTS]
+
+    key = {
+        "made": {name: entrant.key for name, entrant in entrants.items()},
+        "feeds": _feeds_key(job),
+        "machine": shop.machine_key,
+        "budgets": [HEAT, final],
+        "fit": fit,
+    }
+    runnables = {name: entrant.runnable for name, entrant in entrants.items()}
+    feeds = job.materials.feeds(SELECTION)
+    _, result = shop.remembered(
+        "races",
+        key,
+        RaceResult,
+        lambda _: race(shop.device, runnables, feeds, BENCH_SAMPLES, REFERENCE, HEAT, final, finalists, shop.progress),
+    )
+    return result
 
 
 def _percentile(requirements: Requirements) -> float:
@@ -77,50 +98,8 @@ def _percentile(requirements: Requirements) -> float:
     return float(requirements.latency.percentile.removeprefix("p")) if requirements.latency else 99.0
 
 
-def _race(shop: Workshop, job: Job, entrants: Mapping[str, Made], budget: RaceBudget) -> RaceResult:
-    key = {
-        "made": {name: entrant.key for name, entrant in entrants.items()},
-        "feeds": _feeds_key(job),
-        "machine": shop.machine_key,
-        "budget": budget,
-    }
-    feeds = job.materials.feeds(SELECTION)
-    runnables = {name: entrant.runnable for name, entrant in entrants.items()}
-    _, result = shop.remembered(
-        "races",
-        key,
-        RaceResult,
-        lambda _: race(shop.device, runnables, feeds, REFERENCE, budget, BENCH_SAMPLES, shop.progress),
-    )
-    return result
-
-
 def _feeds_key(job: Job) -> str:
     return job.materials.data.splits[SELECTION].sha256
-
-
-def _finalists(heat: RaceResult, outcomes: Sequence[Outcome], requirements: Requirements) -> list[str]:
-    """The reference and the fastest few whose answers hold; all that may still be chosen for latency."""
-    fit = [
-        o.name
-        for o in outcomes
-        if o.name in heat.ratios and o.accuracy is not None and feasible(o.accuracy, requirements.max_drop)[0]
-    ]
-    best = sorted((name for name in fit if name != REFERENCE), key=lambda name: heat.ratios[name])[:FINALISTS]
-    return [REFERENCE, *best]
-
-
-def _merged(heat: RaceResult, final: RaceResult) -> RaceResult:
-    """The final's figures where there are any; who was not in it keeps the heat's, its latencies scaled by nothing."""
-    return RaceResult(
-        {**heat.rounds, **final.rounds},
-        {**heat.loads, **final.loads},
-        {**heat.ratios, **final.ratios},
-        {**heat.intervals, **final.intervals},
-        final.aa_ratio,
-        final.aa_spread,
-        {**heat.dropped, **final.dropped},
-    )
 
 
 def _with_figures(

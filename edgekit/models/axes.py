@@ -22,6 +22,8 @@ _TEXT_LIKE = re.compile(r"ids?\b|token|mask|text|byte", re.IGNORECASE)
 
 _NAMELESS = frozenset(("?", "*", "-1", "None"))  # what exporters write for "no name": equal ones need not agree
 
+_ELEMENT_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
+
 Declared = list[int | str]  # "" is an unknown axis without a name
 
 
@@ -53,7 +55,7 @@ def fix_inputs(model: ModelProto, shapes: Mapping[str, Sequence[int]], where: st
     """
     inputs = {value.name: value for value in real_inputs(model.graph)}
     for value in inputs.values():
-        if value.type.WhichOneof("value") != "tensor_type" or value.type.tensor_type.elem_type == TensorProto.UNDEFINED:
+        if value.type.tensor_type.elem_type not in _ELEMENT_TYPES:
             raise InputRejected(
                 f"input '{value.name}' is not a tensor", where=where, next_step="export it with tensor inputs"
             )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from onnx import ModelProto, version_converter
 
 from edgekit.core.types import TensorSpec
@@ -33,13 +34,24 @@ class Trial:
     failure: str = ""
 
 
-def try_model(path: Path, inputs: tuple[TensorSpec, ...], samples: int = 1) -> Trial:
-    """Load the model and run it on synthetic inputs. Raises one of runtime.ERRORS when it does not load, ResourceLimit."""
-    session = runtime.open_session(path)
+def try_model(model: ModelProto, inputs: tuple[TensorSpec, ...], folder: Path) -> Trial:
+    """Load the model and run it on synthetic inputs; `folder` holds its external data, if any.
+
+    Raises one of runtime.ERRORS when it does not load, ResourceLimit when it needs too much memory.
+    """
+    draft = folder / "draft.onnx"
+    onnx.save_model(model, draft)
+    try:
+        return _run_trial(runtime.open_session(draft), inputs)
+    finally:
+        draft.unlink()
+
+
+def _run_trial(session: ort.InferenceSession, inputs: tuple[TensorSpec, ...]) -> Trial:
     failure = ""
     for integer in _INTEGERS:
         try:
-            feeds = [runtime.synthetic_feeds(inputs, sample, integer) for sample in range(samples)]
+            feeds = [runtime.synthetic_feeds(inputs, sample, integer) for sample in range(_SAMPLES)]
             return Trial(tuple(runtime.run_session(session, feed) for feed in feeds))
         except runtime.ERRORS as error:
             failure = failure or runtime.reason(error)
@@ -48,30 +60,22 @@ def try_model(path: Path, inputs: tuple[TensorSpec, ...], samples: int = 1) -> T
     return Trial(failure=failure)
 
 
-def raise_opset(model: ModelProto, inputs: tuple[TensorSpec, ...], folder: Path) -> tuple[ModelProto, list[str]]:
-    """The model at opset 17 or later, or as it was with a notice why. `folder` holds its external data, if any.
+def raise_opset(
+    model: ModelProto, inputs: tuple[TensorSpec, ...], folder: Path, reference: Trial
+) -> tuple[ModelProto, list[str]]:
+    """The model at opset 17 or later, or as it was with a notice why.
 
-    Raises one of runtime.ERRORS when the given model does not load.
+    `folder` holds its external data, if any; `reference` is what the model itself answered.
     """
     have = default_opset(model)
     if have >= MIN_OPSET or have == 0:
         return model, []
-    reference = _try(model, inputs, folder)
     raised, trouble = _converted(model)
     if raised is not None:
         trouble = _difference(reference, raised, inputs, folder)
     if raised is None or trouble:
         return model, [f"opset {have} was kept, int8 may be left out: {trouble}"]
     return raised, [f"opset raised from {have} to {MIN_OPSET}; outputs agree with the original"]
-
-
-def _try(model: ModelProto, inputs: tuple[TensorSpec, ...], folder: Path) -> Trial:
-    draft = folder / "draft.onnx"
-    onnx.save_model(model, draft)
-    try:
-        return try_model(draft, inputs, _SAMPLES)
-    finally:
-        draft.unlink()
 
 
 def _converted(model: ModelProto) -> tuple[ModelProto | None, str]:
@@ -93,7 +97,7 @@ def _difference(reference: Trial, raised: ModelProto, inputs: tuple[TensorSpec, 
     if reference.failure:
         return f"it does not run on synthetic inputs, so the result could not be compared ({reference.failure})"
     try:
-        result = _try(raised, inputs, folder)
+        result = try_model(raised, inputs, folder)
     except runtime.ERRORS as error:
         return f"the converted model does not load ({runtime.reason(error)})"
     if result.failure:

@@ -8,6 +8,7 @@
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_native
 
 from edgekit.errors import InputRejected
-from edgekit.models.graph import all_nodes, default_opset, domain_of, op_name, subgraphs
+from edgekit.models.graph import all_nodes, default_opset, domain_of, op_name, stored_tensors, subgraphs
 
 MAX_FILE_BYTES = (2 << 30) - 1  # a protobuf message's own limit
 MAX_NODES = 100_000
@@ -136,9 +137,26 @@ def check_structure(model: ModelProto, source: Path) -> None:
         raise _refused(source, "its graph has no nodes: there is nothing to run", "export it again")
     if not model.graph.output:
         raise _refused(source, "its graph has no outputs", "export it again with the outputs named")
+    _check_names(model, source)
     _check_versions(model, source)
     _check_size(model, source)
     _check_operators(model, source)
+
+
+def _check_names(model: ModelProto, source: Path) -> None:
+    """protobuf hands out a string that is not UTF-8 as bytes."""
+    if not all(isinstance(name, str) for name in _names(model)):
+        raise _refused(source, "holds a name that is not UTF-8", "copy or export it again")
+
+
+def _names(model: ModelProto) -> Iterator[str]:
+    for node in all_nodes(model):
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))
+    for value in [*model.graph.input, *model.graph.output]:
+        yield from (value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim))
+    yield from (tensor.name for tensor in stored_tensors(model))
+    yield from (opset.domain for opset in model.opset_import)
+    yield from (model.producer_name, model.producer_version)
 
 
 def _check_versions(model: ModelProto, source: Path) -> None:

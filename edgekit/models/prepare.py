@@ -11,8 +11,10 @@
 - names inside a model are untrusted: none becomes a path.
 """
 
+import contextlib
 import hashlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
@@ -40,19 +42,30 @@ def prepare_model(source: Path, out: Path, shapes: dict[str, list[int]]) -> Prep
     """
     file_bytes = preflight.check_file(source)
     model, outside_bytes = _stage(source, out)
+    notices = _simplify(model) + fix_inputs(model, shapes, str(source))
+    inputs = _input_specs(model)
+    with _runtime_refusals(source):
+        trial = try_model(model, inputs, out)
+    model, said = raise_opset(model, inputs, out, trial)
+    facts = infer(model)
+    record(model, facts)
+    external.push_out(model, out)
+    _save(model, out / PREPARED)
+    with _runtime_refusals(source):
+        runtime.open_session(out / PREPARED)
+    return _prepared(model, facts, source, out, file_bytes + outside_bytes, notices + said + _trial_notices(trial))
+
+
+@contextlib.contextmanager
+def _runtime_refusals(source: Path) -> Iterator[None]:
+    """What ONNX Runtime does not load is rejected with its reason in one line."""
     try:
-        notices = _simplify(model) + fix_inputs(model, shapes, str(source))
-        model, said = raise_opset(model, _input_specs(model), out)
-        facts = infer(model)
-        record(model, facts)
-        trial = _finish(model, out)
+        yield
     except runtime.ERRORS as error:
         what = f"ONNX Runtime does not accept it: {runtime.reason(error)}"
         raise InputRejected(
             what, where=str(source), next_step="check it with onnx.checker and export it again"
         ) from error
-    notices += [*said, *_trial_notices(trial)]
-    return _prepared(model, facts, source, out, file_bytes + outside_bytes, notices)
 
 
 def _stage(source: Path, out: Path) -> tuple[ModelProto, int]:
@@ -60,16 +73,11 @@ def _stage(source: Path, out: Path) -> tuple[ModelProto, int]:
     staged = out / ORIGINAL
     shutil.copyfile(source, staged)
     model = preflight.parse(staged.read_bytes(), source)
-    try:
-        preflight.check_structure(model, source)
-        outside = external.take_in(model, source, out)
-        for tensor in stored_tensors(model):
-            if not external.is_external(tensor):
-                preflight.check_tensor(tensor, source)
-    except UnicodeDecodeError as error:
-        raise InputRejected(
-            "a name in it is not UTF-8", where=str(source), next_step="copy or export it again"
-        ) from error
+    preflight.check_structure(model, source)
+    outside = external.take_in(model, source, out)
+    for tensor in stored_tensors(model):
+        if not external.is_external(tensor):
+            preflight.check_tensor(tensor, source)
     if outside or (out / external.DATA_FILE).exists():
         _save(model, staged)
     return model, outside
@@ -98,13 +106,6 @@ def _input_specs(model: ModelProto) -> tuple[TensorSpec, ...]:
         TensorSpec(value.name, dtype_name(value.type.tensor_type.elem_type), tuple(declared(value) or ()))
         for value in real_inputs(model.graph)
     )
-
-
-def _finish(model: ModelProto, out: Path) -> Trial:
-    """Write model.onnx and try it."""
-    external.push_out(model, out)
-    _save(model, out / PREPARED)
-    return try_model(out / PREPARED, _input_specs(model))
 
 
 def _save(model: ModelProto, path: Path) -> None:

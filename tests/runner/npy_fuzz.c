@@ -43,7 +43,8 @@ static const struct sample CORPUS[] = {
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3", 24, 1, 0},
     {"{'descr': '<f4, 'fortran_order': False, 'shape': (2, 3)}", 24, 1, 0},
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (,)}", 4, 1, 0},
-    {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1)}",
+    {"{'descr': '<f4', 'fortran_order': False, 'shape': "
+     "(1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1)}",
      4, 1, 0},
     {"{'des", 0, 1, 0},
     {"{", 0, 1, 0},

@@ -77,8 +77,10 @@ static void store(struct options *options, const struct rule *rule, char *value)
 }
 
 static enum verb parse_verb(const char *name) {
-    static const struct { const char *name; enum verb verb; } verbs[] = {
-        {"facts", VERB_FACTS}, {"run", VERB_RUN}, {"bench", VERB_BENCH}};
+    static const struct {
+        const char *name;
+        enum verb verb;
+    } verbs[] = {{"facts", VERB_FACTS}, {"run", VERB_RUN}, {"bench", VERB_BENCH}};
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (name && strcmp(name, verbs[i].name) == 0)
             return verbs[i].verb;

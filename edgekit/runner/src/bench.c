@@ -1,6 +1,6 @@
 /* `ekrun bench`: times inferences, at once or in bursts asked for on stdin.
  *
- * - inside the clock is the engine's call and nothing else: inputs are in their buffers before, outputs are released after;
+ * - inside the clock is the engine's call alone: inputs are in their buffers before, outputs are released after;
  * - raw nanoseconds are kept; statistics are the caller's;
  * - memory is sampled between phases, each with a high-water mark of its own.
  */
@@ -26,7 +26,7 @@ struct bench {
     size_t next_sample;
     int64_t first_inference_ns, to_first_inference_ns;
     struct memory baseline, loaded, finished;
-    bool load_peak_known, inference_peak_known;
+    bool inference_peak_known;
     int64_t runs;
 };
 
@@ -44,7 +44,7 @@ static int64_t infer_next(struct bench *b) {
 }
 
 static void start(struct bench *b, const struct options *options, int64_t started_ns) {
-    b->load_peak_known = reset_peak();
+    reset_peak();
     sample_memory(&b->baseline);
     engine_open(&b->engine, options);
     sample_memory(&b->loaded);
@@ -73,7 +73,7 @@ static void write_load(struct bench *b, struct json *j) {
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static void write_memory(struct bench *b, struct json *j) {
-    /* Without a reset the mark still stands for the load, which comes after nothing larger; not for what follows it. */
+    /* Without a reset the mark still holds for the load, which nothing larger precedes; not for what follows. */
     int64_t inference_peak = b->inference_peak_known ? b->finished.peak : -1;
     json_begin(j, "memory", '{');
     json_count(j, "baseline_rss", b->baseline.rss);
@@ -165,7 +165,7 @@ static int64_t parse_command(char *line) {
 }
 
 /* An engine's pool spins on for a while after a run. Others are measured while this process waits, so it answers only
- * when its threads sleep; they run as they would in production, which stopping the spin by an engine option would not. */
+ * when its threads sleep. The engine runs as shipped, which it would not if an option stopped the spin. */
 static void answer_when_idle(struct json *j) {
     int64_t before = now_ns();
     wait_until_idle(IDLE_LIMIT_NS);

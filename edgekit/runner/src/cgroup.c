@@ -80,7 +80,8 @@ static double quota_of_line(const char *line) {
         return tighter(walk_up("/sys/fs/cgroup", group, quota_v2), walk_up("/sys/fs/cgroup/unified", group, quota_v2));
     if (!has_controller(controllers, length, "cpu"))
         return -1;
-    return tighter(walk_up("/sys/fs/cgroup/cpu", group, quota_v1), walk_up("/sys/fs/cgroup/cpu,cpuacct", group, quota_v1));
+    return tighter(walk_up("/sys/fs/cgroup/cpu", group, quota_v1),
+                   walk_up("/sys/fs/cgroup/cpu,cpuacct", group, quota_v1));
 }
 
 double cgroup_cpu_quota(void) {

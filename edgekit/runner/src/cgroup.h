@@ -2,7 +2,7 @@
 #ifndef EKRUN_CGROUP_H
 #define EKRUN_CGROUP_H
 
-/* CPUs' worth of time, the least over the group and its ancestors, cgroup v1 or v2; negative when unlimited or unknown. */
+/* CPUs' worth of time, the least over the group and its ancestors (v1 or v2); negative: unlimited or unknown. */
 double cgroup_cpu_quota(void);
 
 #endif

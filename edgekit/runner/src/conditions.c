@@ -14,7 +14,8 @@
 static void write_load_average(struct json *j) {
     char text[128];
     double load[3];
-    if (!sys_read_line("/proc/loadavg", text, sizeof text) || sscanf(text, "%lf %lf %lf", &load[0], &load[1], &load[2]) != 3) {
+    if (!sys_read_line("/proc/loadavg", text, sizeof text) ||
+        sscanf(text, "%lf %lf %lf", &load[0], &load[1], &load[2]) != 3) {
         json_null(j, "load_average");
         return;
     }
@@ -22,6 +23,30 @@ static void write_load_average(struct json *j) {
     for (int i = 0; i < 3; i++)
         json_real(j, NULL, load[i]);
     json_end(j, ']');
+}
+
+static const char *read_governor(int policy, char *text, size_t size) {
+    char path[128];
+    snprintf(path, sizeof path, CPUFREQ "/policy%d/scaling_governor", policy);
+    return sys_read_line(path, text, size) ? text : NULL;
+}
+
+void write_governors(struct json *j) {
+    int policies[MOST_POLICIES];
+    int count = sys_list(CPUFREQ, "policy", policies, MOST_POLICIES);
+    if (count == 0) {
+        json_null(j, "governors");
+        return;
+    }
+    json_begin(j, "governors", '{');
+    for (int i = 0; i < count; i++) {
+        char key[32], text[64];
+        const char *governor = read_governor(policies[i], text, sizeof text);
+        snprintf(key, sizeof key, "policy%d", policies[i]);
+        if (governor)
+            json_string(j, key, governor);
+    }
+    json_end(j, '}');
 }
 
 static void write_frequencies(struct json *j) {
@@ -33,11 +58,10 @@ static void write_frequencies(struct json *j) {
     }
     json_begin(j, "frequencies", '[');
     for (int i = 0; i < count; i++) {
-        char path[128], governor[64];
-        snprintf(path, sizeof path, CPUFREQ "/policy%d/scaling_governor", policies[i]);
+        char text[64];
         json_begin(j, NULL, '{');
         json_int(j, "policy", policies[i]);
-        json_string(j, "governor", sys_read_line(path, governor, sizeof governor) ? governor : NULL);
+        json_string(j, "governor", read_governor(policies[i], text, sizeof text));
         json_count(j, "khz", sys_number(CPUFREQ "/policy%d/scaling_cur_freq", policies[i]));
         json_count(j, "max_khz", sys_number(CPUFREQ "/policy%d/scaling_max_freq", policies[i]));
         json_end(j, '}');

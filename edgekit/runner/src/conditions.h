@@ -7,4 +7,7 @@
 /* Fields load_average, frequencies and thermal, each null where the kernel does not give it. */
 void write_conditions(struct json *j, const char *key);
 
+/* The object `governors`: frequency policy to governor, or null. */
+void write_governors(struct json *j);
+
 #endif

@@ -16,14 +16,14 @@ const char *const CPU_ARCH = "aarch64";
 
 /* Names as in /proc/cpuinfo, by bit: Linux kernel, arch/arm64, uapi/asm/hwcap.h. */
 static const char *const HWCAP_NAMES[] = {
-    "fp",       "asimd", "evtstrm", "aes",     "pmull",  "sha1", "sha2",  "crc32",    "atomics", "fphp", "asimdhp",
-    "cpuid",    "asimdrdm", "jscvt", "fcma",   "lrcpc",  "dcpop", "sha3", "sm3",      "sm4",     "asimddp", "sha512",
-    "sve",      "asimdfhm", "dit",  "uscat",   "ilrcpc", "flagm", "ssbs", "sb",       "paca",    "pacg",
+    "fp",    "asimd",    "evtstrm", "aes",   "pmull",  "sha1",  "sha2", "crc32", "atomics", "fphp",    "asimdhp",
+    "cpuid", "asimdrdm", "jscvt",   "fcma",  "lrcpc",  "dcpop", "sha3", "sm3",   "sm4",     "asimddp", "sha512",
+    "sve",   "asimdfhm", "dit",     "uscat", "ilrcpc", "flagm", "ssbs", "sb",    "paca",    "pacg",
 };
 static const char *const HWCAP2_NAMES[] = {
-    "dcpodp", "sve2",     "sveaes",   "svepmull", "svebitperm", "svesha3", "svesm4", "flagm2", "frint", "svei8mm", "svef32mm",
-    "svef64mm", "svebf16", "i8mm",    "bf16",     "dgh",        "rng",     "bti",    "mte",    "ecv",   "afp",     "rpres",
-    "mte3",   "sme",
+    "dcpodp", "sve2",    "sveaes",   "svepmull", "svebitperm", "svesha3", "svesm4", "flagm2",
+    "frint",  "svei8mm", "svef32mm", "svef64mm", "svebf16",    "i8mm",    "bf16",   "dgh",
+    "rng",    "bti",     "mte",      "ecv",      "afp",        "rpres",   "mte3",   "sme",
 };
 
 /* Parts of implementer 0x41 (Arm), from each core's Technical Reference Manual, MIDR_EL1. */
@@ -31,11 +31,12 @@ static const struct {
     long part;
     const char *name;
 } ARM_PARTS[] = {
-    {0xd03, "Cortex-A53"}, {0xd04, "Cortex-A35"}, {0xd05, "Cortex-A55"},  {0xd07, "Cortex-A57"},  {0xd08, "Cortex-A72"},
-    {0xd09, "Cortex-A73"}, {0xd0a, "Cortex-A75"}, {0xd0b, "Cortex-A76"},  {0xd0c, "Neoverse-N1"}, {0xd0d, "Cortex-A77"},
-    {0xd40, "Neoverse-V1"}, {0xd41, "Cortex-A78"}, {0xd42, "Cortex-A78AE"}, {0xd44, "Cortex-X1"}, {0xd46, "Cortex-A510"},
-    {0xd47, "Cortex-A710"}, {0xd49, "Neoverse-N2"}, {0xd4b, "Cortex-A78C"}, {0xd4d, "Cortex-A715"}, {0xd4f, "Neoverse-V2"},
-    {0xd80, "Cortex-A520"}, {0xd81, "Cortex-A720"},
+    {0xd03, "Cortex-A53"},   {0xd04, "Cortex-A35"},  {0xd05, "Cortex-A55"},  {0xd07, "Cortex-A57"},
+    {0xd08, "Cortex-A72"},   {0xd09, "Cortex-A73"},  {0xd0a, "Cortex-A75"},  {0xd0b, "Cortex-A76"},
+    {0xd0c, "Neoverse-N1"},  {0xd0d, "Cortex-A77"},  {0xd40, "Neoverse-V1"}, {0xd41, "Cortex-A78"},
+    {0xd42, "Cortex-A78AE"}, {0xd44, "Cortex-X1"},   {0xd46, "Cortex-A510"}, {0xd47, "Cortex-A710"},
+    {0xd49, "Neoverse-N2"},  {0xd4b, "Cortex-A78C"}, {0xd4d, "Cortex-A715"}, {0xd4f, "Neoverse-V2"},
+    {0xd80, "Cortex-A520"},  {0xd81, "Cortex-A720"},
 };
 
 struct part {

@@ -57,7 +57,8 @@ void write_isa(struct json *j) {
     uint64_t state = enabled_state(regs[LEAF_1][ECX]);
     json_begin(j, "isa", '[');
     for (size_t i = 0; i < sizeof FEATURES / sizeof *FEATURES; i++)
-        if (regs[FEATURES[i].leaf][FEATURES[i].reg] >> FEATURES[i].bit & 1 && (state & FEATURES[i].state) == FEATURES[i].state)
+        if (regs[FEATURES[i].leaf][FEATURES[i].reg] >> FEATURES[i].bit & 1 &&
+            (state & FEATURES[i].state) == FEATURES[i].state)
             json_string(j, NULL, FEATURES[i].name);
     json_end(j, ']');
 }
@@ -67,7 +68,8 @@ void write_cpu_model(struct json *j) {
     char brand[sizeof words + 1] = "";
     bool known = true;
     for (uint32_t i = 0; i < 3; i++)
-        known = known && __get_cpuid(0x80000002 + i, &words[i * 4], &words[i * 4 + 1], &words[i * 4 + 2], &words[i * 4 + 3]);
+        known = known &&
+                __get_cpuid(0x80000002 + i, &words[i * 4], &words[i * 4 + 1], &words[i * 4 + 2], &words[i * 4 + 3]);
     if (known)
         memcpy(brand, words, sizeof words);
     json_string(j, "cpu_model", known ? brand + strspn(brand, " ") : NULL);

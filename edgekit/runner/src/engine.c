@@ -92,8 +92,7 @@ long engine_find(struct engine *engine, const char *name, bool is_input) {
 
 static void describe_settings(struct engine *engine, struct json *j) {
     const struct options *asked = engine->options;
-    json_begin(j, "settings", '{');
-    json_begin(j, "asked", '{');
+    json_begin(j, "settings_asked", '{');
     json_int(j, "threads", asked->threads);
     json_string(j, "precision", asked->precision);
     json_begin(j, "options", '{');
@@ -101,9 +100,8 @@ static void describe_settings(struct engine *engine, struct json *j) {
         json_string(j, asked->engine_options.items[i].key, asked->engine_options.items[i].value);
     json_end(j, '}');
     json_end(j, '}');
-    json_begin(j, "in_force", '{');
+    json_begin(j, "settings_in_force", '{');
     engine->ops->settings(engine, j);
-    json_end(j, '}');
     json_end(j, '}');
 }
 
@@ -133,7 +131,8 @@ void *engine_symbol(struct engine *engine, const char *name) {
 
 void check_port(const struct port *port, const char *what) {
     if (port->dtype == DT_NONE)
-        fail(EXIT_MODEL, "%s '%s' has an element type ekrun does not carry (it carries floats, integers and bool, not strings)",
+        fail(EXIT_MODEL,
+             "%s '%s' has an element type ekrun does not carry (it carries floats, integers and bool, not strings)",
              what, port->name);
     if (port->rank > MAX_RANK)
         fail(EXIT_MODEL, "%s '%s' has %d dimensions, at most %d are carried", what, port->name, port->rank, MAX_RANK);

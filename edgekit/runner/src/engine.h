@@ -19,7 +19,7 @@ struct engine_ops {
     const char *name;
     /* Loads library and model, fills ports, version and times. */
     void (*open)(struct engine *engine);
-    /* Makes `tensor` input `index` of the runs to come. Its buffer stays the caller's and may be refilled between runs. */
+    /* Makes `tensor` input `index` of the runs to come. Its buffer stays the caller's, to refill between runs. */
     void (*bind)(struct engine *engine, size_t index, const struct tensor *tensor);
     void (*infer)(struct engine *engine);
     /* A view of an output, valid until release_outputs. */
@@ -50,7 +50,7 @@ void engine_open(struct engine *engine, const struct options *options);
 /* Index of the port called `name`, or -1. */
 long engine_find(struct engine *engine, const char *name, bool is_input);
 
-/* Writes the fields engine, engine_version, settings and the load times. */
+/* Writes the fields engine, engine_version, settings_asked, settings_in_force and the load times. */
 void engine_describe(struct engine *engine, struct json *j);
 
 /* dlsym or fail(EXIT_LIBRARY). */

@@ -49,7 +49,8 @@ enum { OV_INVALID_C_PARAM = -14 };
     X(void, ov_core_free, (ov_core *))                                                                                 \
     X(int, ov_core_read_model, (const ov_core *, const char *path, const char *weights, ov_model **))                  \
     X(int, ov_core_set_property, (const ov_core *, const char *device, ...))                                           \
-    X(int, ov_core_compile_model, (const ov_core *, const ov_model *, const char *device, size_t, ov_compiled **, ...)) \
+    X(int, ov_core_compile_model,                                                                                      \
+      (const ov_core *, const ov_model *, const char *device, size_t, ov_compiled **, ...))                            \
     X(void, ov_model_free, (ov_model *))                                                                               \
     X(void, ov_compiled_model_free, (ov_compiled *))                                                                   \
     X(int, ov_compiled_model_inputs_size, (const ov_compiled *, size_t *))                                             \
@@ -95,15 +96,14 @@ struct openvino {
 
 /* Element types by OpenVINO's number, since 2025. */
 static const enum dtype OV_DTYPES[] = {
-    [1] = DT_BOOL,  [2] = DT_BFLOAT16, [3] = DT_FLOAT16, [4] = DT_FLOAT32, [5] = DT_FLOAT64, [7] = DT_INT8,    [8] = DT_INT16,
-    [9] = DT_INT32, [10] = DT_INT64,   [16] = DT_UINT8,  [17] = DT_UINT16, [18] = DT_UINT32, [19] = DT_UINT64,
+    [1] = DT_BOOL,    [2] = DT_BFLOAT16, [3] = DT_FLOAT16, [4] = DT_FLOAT32, [5] = DT_FLOAT64,
+    [7] = DT_INT8,    [8] = DT_INT16,    [9] = DT_INT32,   [10] = DT_INT64,  [16] = DT_UINT8,
+    [17] = DT_UINT16, [18] = DT_UINT32,  [19] = DT_UINT64,
 };
 
 enum { OV_DTYPE_COUNT = sizeof OV_DTYPES / sizeof *OV_DTYPES };
 
-static enum dtype from_ov(int type) {
-    return type > 0 && type < OV_DTYPE_COUNT ? OV_DTYPES[type] : DT_NONE;
-}
+static enum dtype from_ov(int type) { return type > 0 && type < OV_DTYPE_COUNT ? OV_DTYPES[type] : DT_NONE; }
 
 static int to_ov(enum dtype dtype) {
     int type = 1;
@@ -132,8 +132,8 @@ static void load_api(struct engine *engine, struct openvino *ov) {
     ov->api.ov_version_free(&version);
 }
 
-/* OpenVINO has renumbered its element types before. A wrong number would misread data, so each is checked by the size of
- * a tensor made with it: eight elements, so that types below a byte show. */
+/* OpenVINO has renumbered its element types before. A wrong number would misread data, so each is checked by the size
+ * of a tensor made with it: eight elements, so that types below a byte show. */
 static void check_numbering(struct engine *engine, struct openvino *ov) {
     int64_t eight = 8;
     struct ov_shape shape = {1, &eight};
@@ -145,7 +145,8 @@ static void check_numbering(struct engine *engine, struct openvino *ov) {
         must(ov, ov->api.ov_tensor_create(type, shape, &tensor), EXIT_LIBRARY, "element types");
         must(ov, ov->api.ov_tensor_get_byte_size(tensor, &bytes), EXIT_LIBRARY, "element types");
         if (bytes != 8 * DTYPES[OV_DTYPES[type]].size)
-            fail(EXIT_LIBRARY, "OpenVINO %s numbers its element types in another way than 2025 to 2026 do", engine->version);
+            fail(EXIT_LIBRARY, "OpenVINO %s numbers its element types in another way than 2025 to 2026 do",
+                 engine->version);
         ov->api.ov_tensor_free(tensor);
     }
 }
@@ -188,8 +189,8 @@ static void read_port(struct openvino *ov, struct port *port, size_t index, bool
     ov_port *handle;
     int type;
     must(ov,
-         (is_input ? api->ov_compiled_model_input_by_index : api->ov_compiled_model_output_by_index)(ov->compiled, index,
-                                                                                                      &handle),
+         (is_input ? api->ov_compiled_model_input_by_index : api->ov_compiled_model_output_by_index)(ov->compiled,
+                                                                                                     index, &handle),
          EXIT_MODEL, "tensor of the model");
     port->name = port_name(ov, handle);
     must(ov, api->ov_port_get_element_type(handle, &type), EXIT_MODEL, port->name);
@@ -228,7 +229,8 @@ static void openvino_open(struct engine *engine) {
     int64_t created = now_ns();
     must(ov, ov->api.ov_core_read_model(ov->core, asked->model, NULL, &ov->model), EXIT_MODEL, asked->model);
     int64_t read = now_ns();
-    must(ov, ov->api.ov_core_compile_model(ov->core, ov->model, DEVICE, (size_t)0, &ov->compiled), EXIT_MODEL, asked->model);
+    must(ov, ov->api.ov_core_compile_model(ov->core, ov->model, DEVICE, (size_t)0, &ov->compiled), EXIT_MODEL,
+         asked->model);
     must(ov, ov->api.ov_compiled_model_create_infer_request(ov->compiled, &ov->request), EXIT_MODEL, asked->model);
     engine->model_read_ns = read - created;
     engine->session_create_ns = created - started + now_ns() - read;
@@ -241,7 +243,8 @@ static void openvino_bind(struct engine *engine, size_t index, const struct tens
     const char *name = engine->inputs[index].name;
     struct ov_shape shape = {tensor->rank, (int64_t *)tensor->dims};
     ov_tensor *made;
-    must(ov, ov->api.ov_tensor_create_from_host_ptr(to_ov(tensor->dtype), shape, tensor->data, &made), EXIT_INPUT, name);
+    must(ov, ov->api.ov_tensor_create_from_host_ptr(to_ov(tensor->dtype), shape, tensor->data, &made), EXIT_INPUT,
+         name);
     must(ov, ov->api.ov_infer_request_set_input_tensor_by_index(ov->request, index, made), EXIT_INPUT, name);
     if (ov->inputs[index])
         ov->api.ov_tensor_free(ov->inputs[index]);
@@ -258,8 +261,8 @@ static void openvino_output(struct engine *engine, size_t index, struct tensor *
     const char *name = engine->outputs[index].name;
     struct ov_shape shape = {0, NULL};
     if (!ov->outputs[index])
-        must(ov, ov->api.ov_infer_request_get_output_tensor_by_index(ov->request, index, &ov->outputs[index]), EXIT_INFERENCE,
-             name);
+        must(ov, ov->api.ov_infer_request_get_output_tensor_by_index(ov->request, index, &ov->outputs[index]),
+             EXIT_INFERENCE, name);
     int status = ov->api.ov_tensor_get_shape(ov->outputs[index], &shape);
     if (status != OV_INVALID_C_PARAM) /* what it answers for a scalar: its shape record cannot have rank 0 */
         must(ov, status, EXIT_INFERENCE, name);
@@ -291,7 +294,8 @@ static const char *openvino_resolve(struct engine *engine, const char *name, boo
     struct openvino *ov = engine->impl;
     const struct api *api = &ov->api;
     ov_port *port = NULL;
-    if ((is_input ? api->ov_compiled_model_input_by_name : api->ov_compiled_model_output_by_name)(ov->compiled, name, &port) != 0)
+    if ((is_input ? api->ov_compiled_model_input_by_name : api->ov_compiled_model_output_by_name)(ov->compiled, name,
+                                                                                                  &port) != 0)
         return NULL;
     free(ov->resolved);
     ov->resolved = port_name(ov, port);
@@ -323,8 +327,8 @@ static void openvino_settings(struct engine *engine, struct json *j) {
         write_property(ov, j, defaults[i].key, defaults[i].key);
     for (size_t i = 0; i < asked->engine_options.count; i++) {
         const char *key = asked->engine_options.items[i].key;
-        if (!(strcmp(key, defaults[0].key) == 0 || strcmp(key, defaults[1].key) == 0 || strcmp(key, defaults[2].key) == 0 ||
-              strcmp(key, defaults[3].key) == 0))
+        if (!(strcmp(key, defaults[0].key) == 0 || strcmp(key, defaults[1].key) == 0 ||
+              strcmp(key, defaults[2].key) == 0 || strcmp(key, defaults[3].key) == 0))
             write_property(ov, j, key, key);
     }
     json_end(j, '}');

@@ -1,7 +1,7 @@
 /* ONNX Runtime through its C API, without its header.
  *
- * The API is a table of function pointers that is only ever appended to, so a program that asks for version 21 works with
- * every library from 1.21 on. Slots and signatures here are those of that version; only what is used is declared.
+ * The API is a table of function pointers that is only ever appended to, so a program that asks for version 21 works
+ * with every library from 1.21 on. Slots and signatures here are those of that version; only what is used is declared.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,9 +95,9 @@ struct ort {
 
 /* ONNX element types by ORT's number. */
 static const enum dtype ORT_DTYPES[] = {
-    [1] = DT_FLOAT32, [2] = DT_UINT8,    [3] = DT_INT8,     [4] = DT_UINT16, [5] = DT_INT16,  [6] = DT_INT32,
-    [7] = DT_INT64,   [9] = DT_BOOL,     [10] = DT_FLOAT16, [11] = DT_FLOAT64, [12] = DT_UINT32, [13] = DT_UINT64,
-    [16] = DT_BFLOAT16,
+    [1] = DT_FLOAT32, [2] = DT_UINT8,   [3] = DT_INT8,      [4] = DT_UINT16,   [5] = DT_INT16,
+    [6] = DT_INT32,   [7] = DT_INT64,   [9] = DT_BOOL,      [10] = DT_FLOAT16, [11] = DT_FLOAT64,
+    [12] = DT_UINT32, [13] = DT_UINT64, [16] = DT_BFLOAT16,
 };
 
 enum { ORT_DTYPE_COUNT = sizeof ORT_DTYPES / sizeof *ORT_DTYPES };
@@ -139,7 +139,8 @@ struct choice {
     int fallback; /* index into values */
 };
 
-static const struct choice OPTIMIZATION = {"graph_optimization", {"disable", "basic", "extended", "all"}, {0, 1, 2, 99}, 3};
+static const struct choice OPTIMIZATION = {
+    "graph_optimization", {"disable", "basic", "extended", "all"}, {0, 1, 2, 99}, 3};
 static const struct choice EXECUTION = {"execution_mode", {"sequential", "parallel"}, {0, 1}, 0};
 static const struct choice ARENA = {"arena", {"0", "1"}, {0, 1}, 1};
 static const struct choice MEM_PATTERN = {"mem_pattern", {"0", "1"}, {0, 1}, 1};
@@ -183,7 +184,8 @@ static void create_options(struct ort *ort, const struct options *asked) {
     must(ort, api->CreateSessionOptions(&ort->options), EXIT_LIBRARY, "session options");
     OrtOptions *o = ort->options;
     OrtStatus *(*arena)(OrtOptions *) = number_of(asked, &ARENA) ? api->EnableCpuMemArena : api->DisableCpuMemArena;
-    OrtStatus *(*pattern)(OrtOptions *) = number_of(asked, &MEM_PATTERN) ? api->EnableMemPattern : api->DisableMemPattern;
+    OrtStatus *(*pattern)(OrtOptions *) =
+        number_of(asked, &MEM_PATTERN) ? api->EnableMemPattern : api->DisableMemPattern;
     must(ort, api->SetSessionLogSeverityLevel(o, ORT_LOG_ERROR), EXIT_USAGE, "log level");
     must(ort, api->SetIntraOpNumThreads(o, (int)asked->threads), EXIT_USAGE, "--threads");
     must(ort, api->SetInterOpNumThreads(o, inter_op_threads(asked)), EXIT_USAGE, INTER_OP);
@@ -206,7 +208,8 @@ static void read_port(struct ort *ort, struct port *port, size_t index, bool is_
     char *name;
     int kind, type;
     size_t rank;
-    must(ort, (is_input ? api->SessionGetInputName : api->SessionGetOutputName)(ort->session, index, ort->allocator, &name),
+    must(ort,
+         (is_input ? api->SessionGetInputName : api->SessionGetOutputName)(ort->session, index, ort->allocator, &name),
          EXIT_MODEL, "name of a tensor");
     port->name = allocate(strlen(name) + 1, 1);
     strcpy(port->name, name);
@@ -257,7 +260,8 @@ static void ort_open(struct engine *engine) {
     create_options(ort, asked);
     must(ort, ort->api.CreateSession(ort->env, asked->model, ort->options, &ort->session), EXIT_MODEL, asked->model);
     engine->session_create_ns = now_ns() - started;
-    must(ort, ort->api.CreateCpuMemoryInfo(ORT_ARENA_ALLOCATOR, ORT_MEMORY_DEFAULT, &ort->memory), EXIT_LIBRARY, "memory");
+    must(ort, ort->api.CreateCpuMemoryInfo(ORT_ARENA_ALLOCATOR, ORT_MEMORY_DEFAULT, &ort->memory), EXIT_LIBRARY,
+         "memory");
     read_ports(engine, ort);
 }
 
@@ -266,8 +270,8 @@ static void ort_bind(struct engine *engine, size_t index, const struct tensor *t
     if (ort->inputs[index])
         ort->api.ReleaseValue(ort->inputs[index]);
     must(ort,
-         ort->api.CreateTensorWithDataAsOrtValue(ort->memory, tensor->data, tensor->bytes, tensor->dims, (size_t)tensor->rank,
-                                                 to_ort(tensor->dtype), &ort->inputs[index]),
+         ort->api.CreateTensorWithDataAsOrtValue(ort->memory, tensor->data, tensor->bytes, tensor->dims,
+                                                 (size_t)tensor->rank, to_ort(tensor->dtype), &ort->inputs[index]),
          EXIT_INPUT, engine->inputs[index].name);
 }
 
@@ -306,7 +310,7 @@ static void ort_release_outputs(struct engine *engine) {
     }
 }
 
-/* Config entries are read back from the session's options. ORT has no getter for the rest: what its setters accepted. */
+/* Config entries are read back from the session's options. The rest has no getter: what the setters accepted. */
 static void ort_settings(struct engine *engine, struct json *j) {
     struct ort *ort = engine->impl;
     const struct options *asked = engine->options;

@@ -1,6 +1,7 @@
 /* `ekrun facts`: what machine this is, from /proc, /sys, the auxiliary vector and cpuid. Absent is null. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <inttypes.h>
 #include <math.h>
 #include <sched.h>
 #include <stdio.h>
@@ -65,7 +66,7 @@ static void write_cpus(struct json *j) {
     json_int(j, "usable_threads", usable_threads(affinity, online, quota));
 }
 
-/* Groups of CPUs that share a maximum frequency: clusters, on a heterogeneous part. */
+/* How many cores share a maximum frequency: clusters, on a heterogeneous part. */
 static void write_clusters(struct json *j) {
     static int cpus[MOST_CPUS];
     static int64_t khz[MOST_CPUS];
@@ -79,24 +80,23 @@ static void write_clusters(struct json *j) {
         json_null(j, "cores_by_max_khz");
         return;
     }
-    json_begin(j, "cores_by_max_khz", '[');
+    json_begin(j, "cores_by_max_khz", '{');
     for (int i = 0; i < count; i++) {
-        if (khz[i] <= 0)
-            continue;
         int64_t group = khz[i];
-        json_begin(j, NULL, '{');
-        json_int(j, "max_khz", group);
-        json_begin(j, "cpus", '[');
+        int cores = 0;
+        char key[32];
+        if (group <= 0)
+            continue;
         for (int k = i; k < count; k++) {
             if (khz[k] != group)
                 continue;
-            json_int(j, NULL, cpus[k]);
-            khz[k] = 0;
+            cores++;
+            khz[k] = 0; /* counted */
         }
-        json_end(j, ']');
-        json_end(j, '}');
+        snprintf(key, sizeof key, "%" PRId64, group);
+        json_int(j, key, cores);
     }
-    json_end(j, ']');
+    json_end(j, '}');
 }
 
 static int64_t meminfo_bytes(const char *text, const char *key) {
@@ -139,6 +139,7 @@ void facts(const struct options *options) {
     write_clusters(&j);
     write_memory(&j);
     write_system(&j);
+    write_governors(&j);
     write_conditions(&j, "conditions");
     json_end(&j, '}');
     json_print(&j);

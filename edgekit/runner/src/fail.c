@@ -19,11 +19,11 @@ static const char *code_name(enum exit_code code) {
     switch (code) {
     case EXIT_USAGE: return "usage";
     case EXIT_LIBRARY: return "library";
-    case EXIT_MODEL: return "model";
+    case EXIT_MODEL: return "model_refused";
     case EXIT_INPUT: return "bad_input";
-    case EXIT_INFERENCE: return "inference";
+    case EXIT_INFERENCE: return "inference_failed";
     case EXIT_IO: return "io";
-    case EXIT_MEMORY: return "memory";
+    case EXIT_MEMORY: return "out_of_memory";
     }
     return "internal";
 }

@@ -114,8 +114,8 @@ static void add_states(struct feeds *feeds, struct engine *engine, const struct 
         if (feeds->inputs[index].state_output >= 0)
             fail(EXIT_INPUT, "input '%s' is the state of two outputs", pair->value);
         if (engine->outputs[output].dtype != engine->inputs[index].dtype)
-            fail(EXIT_INPUT, "state '%s' is %s, but input '%s' is %s", pair->key, DTYPES[engine->outputs[output].dtype].name,
-                 pair->value, DTYPES[engine->inputs[index].dtype].name);
+            fail(EXIT_INPUT, "state '%s' is %s, but input '%s' is %s", pair->key,
+                 DTYPES[engine->outputs[output].dtype].name, pair->value, DTYPES[engine->inputs[index].dtype].name);
         feeds->inputs[index].state_output = output;
         feeds->has_state = true;
     }
@@ -130,7 +130,8 @@ static void check_unfed(const struct input *input, const struct port *port) {
     for (int i = 0; i < port->rank; i++)
         fixed = fixed && port->dims[i] >= 0;
     if (!fixed)
-        fail(EXIT_INPUT, "state input '%s' has no fixed shape to begin with as zeros: give its initial value with --input",
+        fail(EXIT_INPUT,
+             "state input '%s' has no fixed shape to begin with as zeros: give its initial value with --input",
              port->name);
 }
 

@@ -9,7 +9,7 @@
 
 #include "fail.h"
 
-/* Length of the well-formed UTF-8 sequence at `s` (RFC 3629: no overlong form, no surrogate, at most U+10FFFF), or 0. */
+/* Length of the UTF-8 sequence at `s`, or 0 (RFC 3629: no overlong form, no surrogate, at most U+10FFFF). */
 static size_t utf8_length(const unsigned char *s) {
     static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
     size_t length = s[0] < 0x80 ? 1 : s[0] >> 5 == 6 ? 2 : s[0] >> 4 == 14 ? 3 : s[0] >> 3 == 30 ? 4 : 0;

@@ -171,14 +171,16 @@ const char *npy_parse(const void *head, size_t size, uint64_t file_size, struct 
     return present > npy->bytes ? "it is longer than its header says" : NULL;
 }
 
-/* Magic, version and length: 10 bytes; the dictionary's fixed text: under 64; a dimension: at most 20 digits and a comma. */
+/* Magic, version and length: 10 bytes; the dictionary's fixed text: under 64; a dimension: at most 20 digits and a
+ * comma. */
 size_t npy_header_size(int rank) { return (10 + 64 + (size_t)rank * 21 + 63) / 64 * 64; }
 
 void npy_format(char *header, size_t size, enum dtype dtype, const int64_t *dims, int rank) {
     memcpy(header, MAGIC "\x01\x00", 8);
     header[8] = (char)((size - 10) & 0xff);
     header[9] = (char)((size - 10) >> 8);
-    int used = 10 + snprintf(header + 10, size - 10, "{'descr': '%s', 'fortran_order': False, 'shape': (", DTYPES[dtype].npy);
+    int used =
+        10 + snprintf(header + 10, size - 10, "{'descr': '%s', 'fortran_order': False, 'shape': (", DTYPES[dtype].npy);
     for (int i = 0; i < rank; i++)
         used += snprintf(header + used, size - (size_t)used, "%" PRId64 ",", dims[i]);
     used += snprintf(header + used, size - (size_t)used, ")}");

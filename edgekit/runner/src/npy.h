@@ -23,7 +23,7 @@ struct npy {
     size_t bytes;  /* of all elements */
 };
 
-/* Parses the first `size` bytes (the whole file or at least NPY_MAX_HEADER of it). Returns NULL, or why it is refused. */
+/* Parses the first `size` bytes: the whole file or at least NPY_MAX_HEADER. Returns NULL, or why it is refused. */
 const char *npy_parse(const void *head, size_t size, uint64_t file_size, struct npy *npy);
 
 /* The header size that npy_format needs for a shape of `rank` dimensions, whatever they turn out to be. */

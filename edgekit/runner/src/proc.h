@@ -1,4 +1,4 @@
-/* Clocks and this process's own figures from /proc. Sampling allocates nothing, so it does not move what it measures. */
+/* Clocks and this process's own figures from /proc. Sampling allocates nothing: it does not move what it measures. */
 #ifndef EKRUN_PROC_H
 #define EKRUN_PROC_H
 

@@ -9,11 +9,11 @@
 #include "fail.h"
 
 const struct dtype_info DTYPES[DT_COUNT] = {
-    [DT_NONE] = {"unsupported", "", 0},     [DT_FLOAT16] = {"float16", "<f2", 2}, [DT_BFLOAT16] = {"bfloat16", "<u2", 2},
-    [DT_FLOAT32] = {"float32", "<f4", 4},   [DT_FLOAT64] = {"float64", "<f8", 8}, [DT_INT8] = {"int8", "|i1", 1},
-    [DT_INT16] = {"int16", "<i2", 2},       [DT_INT32] = {"int32", "<i4", 4},     [DT_INT64] = {"int64", "<i8", 8},
-    [DT_UINT8] = {"uint8", "|u1", 1},       [DT_UINT16] = {"uint16", "<u2", 2},   [DT_UINT32] = {"uint32", "<u4", 4},
-    [DT_UINT64] = {"uint64", "<u8", 8},     [DT_BOOL] = {"bool", "|b1", 1},
+    [DT_NONE] = {"unsupported", "", 0},   [DT_FLOAT16] = {"float16", "<f2", 2}, [DT_BFLOAT16] = {"bfloat16", "<u2", 2},
+    [DT_FLOAT32] = {"float32", "<f4", 4}, [DT_FLOAT64] = {"float64", "<f8", 8}, [DT_INT8] = {"int8", "|i1", 1},
+    [DT_INT16] = {"int16", "<i2", 2},     [DT_INT32] = {"int32", "<i4", 4},     [DT_INT64] = {"int64", "<i8", 8},
+    [DT_UINT8] = {"uint8", "|u1", 1},     [DT_UINT16] = {"uint16", "<u2", 2},   [DT_UINT32] = {"uint32", "<u4", 4},
+    [DT_UINT64] = {"uint64", "<u8", 8},   [DT_BOOL] = {"bool", "|b1", 1},
 };
 
 bool shape_bytes(const int64_t *dims, int rank, size_t unit, size_t *bytes) {
