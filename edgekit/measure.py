@@ -17,7 +17,7 @@ from edgekit.core.facts import DeviceFacts
 from edgekit.core.results import Load, Memory
 from edgekit.core.stats import bootstrap_ratio_ci, median_ratio
 from edgekit.devices.local import LocalDevice
-from edgekit.errors import EdgekitError, ResourceLimit
+from edgekit.errors import DeviceError, EdgekitError, ResourceLimit
 from edgekit.process import Conversation
 from edgekit.runner.client import (
     BenchReply,
@@ -34,18 +34,21 @@ from edgekit.runner.client import (
 
 TWIN = "#twin"
 
-# One turn of a candidate in a round: long enough to outweigh the wake-up after the pause, short enough to interleave finely.
-TURN_NS = 20_000_000
-MIN_ROUNDS = 5
 WARMUP = 5
+WARM_UP_MS = 20.0
 
 
 @dataclass(frozen=True)
 class Budget:
-    """A stage of a race ends when each has `samples` latencies, or spent `seconds` (never before MIN_ROUNDS rounds)."""
+    """A stage of a race ends when each has `samples` latencies, or spent `seconds`; never before `rounds` rounds.
+
+    A turn lasts about `turn_ms`: long enough to outweigh the wake-up after a pause, short enough to interleave finely.
+    """
 
     samples: int
     seconds: float
+    rounds: int
+    turn_ms: float
 
 
 @dataclass(frozen=True)
@@ -123,17 +126,22 @@ class _Racer:
         self.process = process
         self.load = load
         self.turns: list[tuple[int, ...]] = []
-        self.per_turn = 1
+        self._typical_ns = WARM_UP_MS * 1e6
 
-    def turn(self, n: int) -> None:
-        self.process.tell(f"go {n}")
+    def turn(self, turn_ms: float) -> None:
+        """Run for about `turn_ms`. The first run of a turn wakes the threads up and is not counted."""
+        n = max(1, min(500, round(turn_ms * 1e6 / self._typical_ns)))
+        self.process.tell(f"go {n + 1}")
         reply = parse_line(self.process.answer(deadline_s=300.0), RanReply, self.name)
-        self.turns.append(reply.latencies_ns)
+        if len(reply.latencies_ns) != n + 1:
+            raise DeviceError(f"ekrun answered {len(reply.latencies_ns)} runs instead of {n + 1}", where=self.name)
+        self.turns.append(reply.latencies_ns[1:])
+        self._typical_ns = max(1.0, median(reply.latencies_ns[1:]))
 
-    def calibrate(self) -> None:
-        """Choose runs a turn from two runs that are then forgotten."""
-        self.turn(2)
-        self.per_turn = max(1, min(200, TURN_NS // max(1, min(self.turns.pop()))))
+    def warm_up(self) -> None:
+        """One turn that is forgotten, but for how long a run takes."""
+        self.turn(WARM_UP_MS)
+        self.turns.clear()
 
     @property
     def count(self) -> int:
@@ -171,7 +179,7 @@ def race(
             process = stack.enter_context(device.talk([*arguments, "--warmup", str(WARMUP)]))
             try:
                 racer = _Racer(name, process, parse_line(process.answer(deadline_s=300.0), LoadReply, name))
-                racer.calibrate()
+                racer.warm_up()
                 racers.append(racer)
             except EdgekitError as error:
                 dropped[name] = str(error)
@@ -190,13 +198,13 @@ def _run_rounds(racers: list[_Racer], budget: Budget, dropped: dict[str, str], p
     while racers:
         number = min(len(r.turns) for r in racers)
         short = min(r.count for r in racers)
-        if number >= MIN_ROUNDS and (short >= budget.samples or max(r.spent_s for r in racers) >= budget.seconds):
+        if number >= budget.rounds and (short >= budget.samples or max(r.spent_s for r in racers) >= budget.seconds):
             return
         progress(f"round {number + 1}, {short} of {budget.samples} runs each")
         shift = number % len(racers)
         for racer in racers[shift:] + racers[:shift]:
             try:
-                racer.turn(racer.per_turn)
+                racer.turn(budget.turn_ms)
             except EdgekitError as error:
                 dropped[racer.name] = str(error)
         racers[:] = [r for r in racers if r.name not in dropped]

@@ -3,6 +3,7 @@
 - argv lists, never a shell;
 - every process leads its own session (group), and the whole group is killed at the deadline or on an interrupt;
 - what it prints is bounded: a child can't fill the parent's memory;
+- what is still running can be killed at once, whichever thread started it;
 - the environment is built here: telemetry of every engine is off, thread pools are explicit.
 """
 
@@ -60,7 +61,7 @@ def spawn(
     Raises ResourceLimit when the program cannot be started.
     """
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             list(argv),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -71,6 +72,18 @@ def spawn(
         )
     except OSError as error:
         raise ResourceLimit(f"cannot start a process: {error.strerror}", where=str(argv[0])) from error
+    _live.add(process)
+    return process
+
+
+_live: set[subprocess.Popen[bytes]] = set()
+
+
+def kill_all() -> None:
+    """Kill every process that is still running, with its group: for an interrupt while other threads wait for theirs."""
+    for process in list(_live):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
@@ -78,6 +91,7 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    _live.discard(process)
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             with contextlib.suppress(OSError):

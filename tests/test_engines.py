@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit import sandbox
 from edgekit.core.recipes import RECIPES, REFERENCE, run_config
-from edgekit.core.types import BuildSpec, NumericRules
-from edgekit.engines.base import Built, one_line
+from edgekit.core.types import BuildSpec, Built, NumericRules
+from edgekit.engines.base import one_line
 from edgekit.engines.graphs import own_biases, quantized_ops, symmetric_int8, walk
 from edgekit.errors import EdgekitError, InputRejected, ResourceLimit
 from edgekit.process import QUIET_ENVIRONMENT

@@ -77,6 +77,7 @@ def choose(
         return Choice(
             None,
             "no candidate meets the requirements",
+            (),
             front,
             rejected,
             nearest[1].name if nearest else None,
@@ -87,7 +88,8 @@ def choose(
         if outcome is not winner:
             rejected[outcome.name] = _why_lost(winner, numbers, outcome, other, requirements.prefer, aa_spread)
     reason = _why_won(numbers, requirements.prefer, len(feasible_ones))
-    return Choice(winner.name, reason, front, rejected, unproven=_unproven(numbers, requirements))
+    names = tuple(outcome.name for outcome, _ in feasible_ones)
+    return Choice(winner.name, reason, names, front, rejected, unproven=_unproven(numbers, requirements))
 
 
 def _ruled_out(outcome: Outcome, requirements: Requirements, failed: Mapping[str, str]) -> str:

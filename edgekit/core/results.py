@@ -142,12 +142,13 @@ class Figures:
 class Choice:
     """What was chosen and why each other candidate was not.
 
-    `chosen` is None when nothing fits; then `nearest` is the candidate that lacks least and `lacks` says what. `unproven` lists
-    requirements that rest on a prediction.
+    `feasible` names all that meet the requirements. When none does `chosen` is None, `nearest` is the candidate that lacks least
+    and `lacks` says what. `unproven` lists requirements that rest on a prediction.
     """
 
     chosen: str | None
     reason: str
+    feasible: tuple[str, ...]
     front: tuple[str, ...]
     rejected: Mapping[str, str]
     nearest: str | None = None

@@ -216,6 +216,19 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Built:
+    """What a build left in its folder: `files` are relative to it, `files[0]` is the one an engine opens.
+
+    `quantizable_ops` counts convolutions, matrix products and recurrent layers; `quantized_ops` those of them that take int8.
+    """
+
+    files: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    quantized_ops: int = 0
+    quantizable_ops: int = 0
+
+
+@dataclass(frozen=True)
 class ArtifactFile:
     """A file of an artifact, relative to the artifact's folder."""
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import onnx
 
-from edgekit.core.types import NumericRules, Recipe
+from edgekit.core.types import Built, NumericRules, Recipe
 from edgekit.errors import InputRejected
 
 
@@ -28,19 +28,6 @@ class Task:
     out: Path
     scratch: Path
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Built:
-    """What a build left in its folder: `files` are relative to it, `files[0]` is the one an engine opens.
-
-    `quantizable_ops` counts convolutions, matrix products and recurrent layers; `quantized_ops` those of them that take int8.
-    """
-
-    files: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    quantized_ops: int = 0
-    quantizable_ops: int = 0
 
 
 @dataclass(frozen=True)

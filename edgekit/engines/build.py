@@ -17,8 +17,8 @@ from pathlib import Path
 
 import onnx
 
-from edgekit.core.types import BuildSpec
-from edgekit.engines.base import Built, Engine, Ports, Task, one_line, onnx_ports
+from edgekit.core.types import BuildSpec, Built
+from edgekit.engines.base import Engine, Ports, Task, one_line, onnx_ports
 from edgekit.errors import EdgekitError, InputRejected, InternalError, ResourceLimit, UsageError
 from edgekit.store import sha256_file
 

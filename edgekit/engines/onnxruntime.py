@@ -17,8 +17,9 @@ from onnxruntime.quantization.calibrate import MinMaxCalibrater, save_tensors_da
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
+from edgekit.core.types import Built
 from edgekit.engines import graphs
-from edgekit.engines.base import Built, Ports, Samples, Steps, Task, one_line, onnx_ports
+from edgekit.engines.base import Ports, Samples, Steps, Task, one_line, onnx_ports
 from edgekit.errors import InputRejected
 
 name = "onnxruntime"

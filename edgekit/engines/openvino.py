@@ -16,7 +16,8 @@ import openvino as ov
 from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 from openvino.utils import replace_output_update_name
 
-from edgekit.engines.base import Built, Ports, Samples, Steps, Task, one_line, onnx_ports
+from edgekit.core.types import Built
+from edgekit.engines.base import Ports, Samples, Steps, Task, one_line, onnx_ports
 
 name = "openvino"
 

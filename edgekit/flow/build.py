@@ -9,10 +9,13 @@ from edgekit.core.recipes import REFERENCE
 from edgekit.core.results import Outcome, Verdict, VerdictCode
 from edgekit.core.types import Artifact, Candidate, ModelInfo
 from edgekit.errors import EdgekitError, ResourceLimit
-from edgekit.flow.workshop import Made, Materials, Progress, Workshop
+from edgekit.flow.workshop import Made, Materials, Progress, Workshop, in_parallel
 
 # An artifact may exceed the original by its own bookkeeping before it is called larger.
 SIZE_SLACK = 1.02
+
+# Builds at a time, at most: each may hold the model several times over.
+MAX_BUILDS = 4
 
 
 def refusals(engines: Iterable[str], model: Path, progress: Progress) -> dict[str, tuple[str, ...]]:
@@ -38,19 +41,19 @@ def build_all(
     shop: Workshop, plan: Plan, materials: Materials, info: ModelInfo
 ) -> tuple[Mapping[str, Made], tuple[Outcome, ...]]:
     """What was made, by name, and the outcome of every candidate. Raises what building the reference raises."""
-    made: dict[str, Made] = {}
-    outcomes = []
-    for candidate in plan.candidates:
+
+    def build(candidate: Candidate) -> tuple[Made | None, Outcome]:
         shop.progress(f"building {candidate.name}")
         try:
-            made[candidate.name] = shop.make(candidate, materials)
-            artifact = made[candidate.name].artifact
-            outcomes.append(Outcome(candidate, artifact, verdicts=_verdicts(candidate, artifact, info)))
+            made = shop.make(candidate, materials)
         except EdgekitError as error:
             if candidate.name == REFERENCE:
                 raise
-            outcomes.append(Outcome(candidate, verdicts=(Verdict(VerdictCode.DOES_NOT_BUILD, str(error)),)))
-    return made, tuple(outcomes)
+            return None, Outcome(candidate, verdicts=(Verdict(VerdictCode.DOES_NOT_BUILD, str(error)),))
+        return made, Outcome(candidate, made.artifact, verdicts=_verdicts(candidate, made.artifact, info))
+
+    built = in_parallel(build, plan.candidates, min(MAX_BUILDS, shop.facts.usable_threads))
+    return {o.name: made for made, o in built if made is not None}, tuple(o for _, o in built)
 
 
 def _verdicts(candidate: Candidate, artifact: Artifact, info: ModelInfo) -> tuple[Verdict, ...]:

@@ -16,8 +16,8 @@ from edgekit.core.types import ModelInfo, Requirements, Target
 from edgekit.flow.workshop import SELECTION, Made, Materials, Workshop
 from edgekit.measure import Budget, CleanBench, RaceResult, clean_bench, race
 
-HEAT = Budget(samples=100, seconds=2.0)
-FINAL_SECONDS = 12.0
+HEAT = Budget(samples=50, seconds=1.0, rounds=5, turn_ms=50.0)
+FINAL = Budget(samples=0, seconds=5.0, rounds=15, turn_ms=100.0)
 # A percentile that was asked for gets the time it takes, within reason.
 REQUIRED_SECONDS = 120.0
 FINALISTS = 3
@@ -67,9 +67,7 @@ def _bench(shop: Workshop, job: Job, name: str, entrant: Made) -> CleanBench:
 
 def _race(shop: Workshop, job: Job, entrants: Mapping[str, Made], outcomes: Sequence[Outcome]) -> RaceResult:
     """The final is run only where its figures count: on the target itself."""
-    required = job.requirements.latency is not None
-    seconds = REQUIRED_SECONDS if required else FINAL_SECONDS
-    final = Budget(runs_needed(_percentile(job.requirements)), seconds) if job.origin is Origin.TARGET else HEAT
+    final = _final(job.requirements) if job.origin is Origin.TARGET else HEAT
     fit = [o.name for o in outcomes if o.accuracy is not None and feasible(o.accuracy, job.requirements.max_drop).ok]
 
     def finalists(ratios: Mapping[str, float]) -> list[str]:
@@ -93,9 +91,12 @@ def _race(shop: Workshop, job: Job, entrants: Mapping[str, Made], outcomes: Sequ
     return result
 
 
-def _percentile(requirements: Requirements) -> float:
-    """The percentile the final must support: the one asked for, else p99."""
-    return float(requirements.latency.percentile.removeprefix("p")) if requirements.latency else 99.0
+def _final(requirements: Requirements) -> Budget:
+    """Enough runs for the percentile that was asked for, else for p99 if the time suffices."""
+    if requirements.latency is None:
+        return replace(FINAL, samples=runs_needed(99.0))
+    percentile = float(requirements.latency.percentile.removeprefix("p"))
+    return replace(FINAL, samples=runs_needed(percentile), seconds=REQUIRED_SECONDS)
 
 
 def _feeds_key(job: Job) -> str:

@@ -4,7 +4,8 @@ A remembered step is a folder named by the digest of all it depends on, with the
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -12,15 +13,17 @@ from typing import Any, TypeVar
 
 from edgekit import sandbox
 from edgekit.core.dataset import DataSetInfo
-from edgekit.core.types import Artifact, ArtifactFile, Candidate, content_digest
+from edgekit.core.types import Artifact, ArtifactFile, Built, Candidate, content_digest
 from edgekit.devices.local import LocalDevice
 from edgekit.engines.closure import native_library
 from edgekit.errors import InputRejected
 from edgekit.measure import device_facts
+from edgekit.process import kill_all
 from edgekit.runner.client import Feeds, Runnable
 from edgekit.store import Cache, disk_errors, sha256_file, write_atomic
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 BUILDERS = ("onnx", "onnxruntime", "openvino", "nncf", "numpy")
 
@@ -31,16 +34,6 @@ SELECTION = "selection"
 MEASURED = frozenset({"benches", "races"})
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class _Built:
-    """`edgekit.engines.base.Built`, as it arrives from the sandbox: that module needs numpy and onnx, this one must not."""
-
-    files: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    quantized_ops: int = 0
-    quantizable_ops: int = 0
 
 
 @dataclass(frozen=True)
@@ -142,7 +135,7 @@ class Workshop:
         def make(folder: Path) -> Artifact:
             built = sandbox.call(
                 "edgekit.engines.build:build_artifact",
-                returns=_Built,
+                returns=Built,
                 task=f"building {candidate.name}",
                 spec=spec,
                 original=materials.original,
@@ -190,6 +183,18 @@ def copy_artifact(folder: Path, artifact: Artifact, to: Path) -> tuple[str, ...]
             shutil.copyfile(folder / file.path, place)
             names.append(f"artifact/{file.path}")
     return tuple(names)
+
+
+def in_parallel(work: Callable[[U], T], items: Sequence[U], workers: int) -> list[T]:
+    """`work` of each item, in order, `workers` at a time; an interrupt kills what is running and leaves nothing behind."""
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            kill_all()
+            raise
 
 
 def builder_versions() -> Mapping[str, str]:

@@ -66,7 +66,7 @@ def _heading(run: Run) -> str:
 
 def _candidate_table(run: Run) -> Table:
     """Nine narrow columns: fits a terminal of 100 characters."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     mark = "\npredicted" if run.target_origin is Origin.PREDICTED else ""
     headings = [clean(run.data.metric), "drop", "size", f"memory{mark}", f"p50 ms{mark}", "p99 ms", f"per s{mark}"]
     host = _has_host_figures(run)
@@ -110,26 +110,21 @@ def _row(run: Run, outcome: Outcome, host: bool) -> list[str]:
 
 
 def _short_verdict(run: Run, outcome: Outcome) -> str:
-    """A few words; the reason stands below the table."""
-    if outcome.name == run.choice.chosen:
-        return "chosen"
-    words = [v.code.value for v in outcome.verdicts]
+    """The p50 against the reference's and a few words; the reasons stand below the table."""
     if outcome.blocked is not None:
         return outcome.blocked.code.value
-    return "; ".join(words) or _why_not(run, outcome)[0]
-
-
-def _why_not(run: Run, outcome: Outcome) -> tuple[str, str]:
-    """A label for the table and the full reason; the reason is empty where the table's figures say it."""
-    reason = run.choice.rejected.get(outcome.name, "")
     numbers = figures(outcome, run.target_origin)
-    if outcome.blocked is not None:
-        return outcome.blocked.code.value, outcome.blocked.reason
-    if " of " in reason and reason[0].isdigit() and numbers is not None:
-        return reason.split(" of ")[0], ""
-    if reason.startswith("no better than"):
-        return "no better", ""
-    return "rejected", reason
+    words = [f"{numbers.ratio:.2f}x fp32"] if numbers is not None else []
+    if outcome.name == run.choice.chosen:
+        words.append("chosen")
+    elif _rejection(run, outcome):
+        words.append("rejected")
+    return ", ".join(words)
+
+
+def _rejection(run: Run, outcome: Outcome) -> str:
+    """Why the candidate may not be chosen; empty for one that is only not the best."""
+    return "" if outcome.name in run.choice.feasible else run.choice.rejected.get(outcome.name, "")
 
 
 def _reasons(run: Run) -> Iterator[str]:
@@ -137,11 +132,12 @@ def _reasons(run: Run) -> Iterator[str]:
     said: dict[str, list[str]] = {}
     for outcome in run.outcomes:
         remarks = [f"{v.code.value}: {v.reason}" for v in outcome.verdicts]
-        _, reason = _why_not(run, outcome) if outcome.name != run.choice.chosen else ("", "")
-        for text in remarks or ([reason] if reason else []):
+        if outcome.blocked is None and outcome.name != run.choice.chosen and _rejection(run, outcome):
+            remarks.append(f"rejected: {_rejection(run, outcome)}")
+        for text in remarks:
             said.setdefault(text, []).append(outcome.name)
     for name, reason in run.left_out.items():
-        said.setdefault(f"left out, {reason}", []).append(name)
+        said.setdefault(f"left out: {reason}", []).append(name)
     for text, names in said.items():
         yield f"[dim]{clean(', '.join(names))}:[/] {clean(text)}"
 
