@@ -29,8 +29,8 @@ layers: $(STAMP)
 
 check: lint types layers test  ## format, lint, strict types, import layers, tests
 
-bench: $(STAMP)  ## figures against Python onnxruntime; needs a quiet machine
-	$(BIN)/python -m benchmarks.runner
+bench: $(STAMP)  ## figures against Python onnxruntime; ZOO=FOLDER adds the open models; needs a quiet machine
+	$(BIN)/python -m benchmarks.runner $(ZOO)
 
 dist: $(STAMP)  ## the wheel and the sdist, in dist/
 	$(BIN)/python -m build

@@ -219,6 +219,10 @@ class Conversation:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def close(self) -> None:
         """End the process and all it started; harmless when it has ended."""
         kill_group(self._process)

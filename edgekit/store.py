@@ -82,6 +82,12 @@ class Cache:
         place = self.root / kind / key
         return place if place.is_dir() else None
 
+    def discard(self, kind: str, key: str) -> None:
+        """Take an entry away in one step; harmless when there is none."""
+        place = self.root / kind / key
+        with self.scratch() as scratch, disk_errors(place), contextlib.suppress(FileNotFoundError):
+            place.rename(scratch / "discarded")
+
     @contextlib.contextmanager
     def filling(self, kind: str, key: str) -> Iterator[Path]:
         """A private folder to fill; when the block ends without an error it becomes the entry, else it is removed."""

@@ -230,8 +230,8 @@ def on_a_small_disk(tmp_path: Path, *arguments: object, size: str) -> subprocess
 
 
 def test_a_full_disk_under_the_run_folder(tmp_path: Path, cache: Path, edgekit: Cli) -> None:
-    small = ["--max-drop", "1", "--forbid", "int8", "--forbid", "openvino", "--samples", "20"]
-    warm = edgekit("optimize", MODEL, "--data", SAMPLE, *small, "-o", tmp_path / "warm", "--json")
+    small = ["--target", "cpu-arm", "--forbid", "int8", "--forbid", "int8-weights", "--forbid", "fp16"]
+    warm = edgekit("optimize", MODEL, *small, "-o", tmp_path / "warm", "--json")
     assert warm.code == 0, warm.err
     arguments = [
         "--cache",
@@ -299,7 +299,7 @@ def test_interrupted_half_way(tmp_path: Path, number: int) -> None:
 def test_nothing_fits_is_exit_3_and_shows_the_nearest(edgekit: Cli, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(linear().SerializeToString())
-    found = edgekit("optimize", path, "--max-size", "1B", "--forbid", "openvino", "-o", tmp_path / "run")
+    found = edgekit("optimize", path, "--max-size", "1B", "--target", "cpu-arm", "-o", tmp_path / "run")
     assert found.code == RequirementsNotMet.exit_code
     assert "nearest" in found.out
     assert "is over" in found.out

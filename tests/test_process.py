@@ -99,7 +99,7 @@ def test_a_conversation_line_by_line() -> None:
 
 def test_a_silent_partner_misses_the_deadline_and_dies_with_the_context() -> None:
     with Conversation(python("import time; time.sleep(60)")) as talk:
-        pid = talk._process.pid
+        pid = talk.pid
         with pytest.raises(ResourceLimit, match="no answer within"):
             talk.answer(0.5)
     assert not alive(pid)

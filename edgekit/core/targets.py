@@ -320,7 +320,7 @@ def macs_per_cycle(arch: str, isa: Collection[str]) -> tuple[float, float, float
 
 
 def numeric_rules(arch: str, isa: Collection[str]) -> NumericRules:
-    """How int8 is laid out: S8S8 on Arm; U8S8 on x86, with 7-bit weights where there is no VNNI (VPMADDUBSW saturates)."""
+    """How int8 is laid out: U8S8, with 7-bit weights on x86 without VNNI (VPMADDUBSW saturates); docs/adr/0005-u8s8-on-arm.md."""
     if arch == "aarch64":
-        return NumericRules("int8", "int8", per_channel=True, reduce_range=False)
+        return NumericRules("uint8", "int8", per_channel=True, reduce_range=False)
     return NumericRules("uint8", "int8", per_channel=True, reduce_range=not _VNNI & set(isa))

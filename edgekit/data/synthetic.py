@@ -24,7 +24,7 @@ def synthetic_data(inputs: list[TensorSpec], out: Path, samples: int, seed: int)
     folder = out / "selection"
     folder.mkdir(parents=True)
     files = {f"{i}.npy": _write(folder / f"{i}.npy", spec, samples, (seed, i)) for i, spec in enumerate(inputs)}
-    notice = "no data given: outputs are compared on random inputs, and nothing is calibrated on them"
+    notice = "no data given: outputs are compared on synthetic inputs, and nothing is calibrated on them"
     split = SplitInfo(samples, digest(files))
     return describe("synthetic", "cosine", False, {"selection": split}, {}, inputs, [notice], synthetic=True)
 

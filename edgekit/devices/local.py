@@ -14,14 +14,13 @@ class LocalDevice:
     name = "local"
 
     def __init__(self) -> None:
-        path = ekrun_path(platform.machine())
-        self._ekrun = str(path)
-        self.ekrun_sha256 = sha256_file(path)
+        self.path = ekrun_path(platform.machine())
+        self.ekrun_sha256 = sha256_file(self.path)
 
     def run(self, arguments: Sequence[str], *, deadline_s: float, max_rss_bytes: int = 0) -> Completed:
         """Run ekrun to its end. Raises ResourceLimit when it cannot be started."""
-        return run([self._ekrun, *arguments], deadline_s=deadline_s, max_rss_bytes=max_rss_bytes)
+        return run([str(self.path), *arguments], deadline_s=deadline_s, max_rss_bytes=max_rss_bytes)
 
     def talk(self, arguments: Sequence[str]) -> Conversation:
         """A live ekrun, to be used as a context manager."""
-        return Conversation([self._ekrun, *arguments])
+        return Conversation([str(self.path), *arguments])

@@ -92,7 +92,7 @@ def native_library(
             f"{engine} {version} for {arch} is not here and --offline forbids fetching it",
             next_step=f"run `edgekit engines fetch {target}` once with a network",
         )
-    _discard(cache, pin)
+    cache.discard(KIND, pin.key)
     with cache.scratch() as downloads, cache.filling(KIND, pin.key) as folder:
         _extract(_download(pin, downloads, wheelhouse), folder, pin)
     kept = cache.root / KIND / pin.key
@@ -172,14 +172,6 @@ def _installed(pin: Pin) -> Path | None:
     if installed.split("-")[0] != pin.version or spec is None or not spec.submodule_search_locations:
         return None
     return Path(spec.submodule_search_locations[0]).parent / Path(pin.files[0].path).parent
-
-
-def _discard(cache: Cache, pin: Pin) -> None:
-    """Take a damaged cache entry out of the way in one step."""
-    entry = cache.get(KIND, pin.key)
-    if entry is not None:
-        with cache.scratch() as scratch, disk_errors(entry):
-            entry.rename(scratch / "damaged")
 
 
 # ------------------------------------------------------------------------------------------------------------- fetching

@@ -1,6 +1,7 @@
 """How right each artifact still is: run by ekrun with the engine that ships, scored against the reference on one split."""
 
 import shutil
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from edgekit.core.accuracy import Accuracy, OutputSet
 from edgekit.core.recipes import REFERENCE
 from edgekit.core.results import Outcome, Verdict, VerdictCode
 from edgekit.errors import EdgekitError, InputRejected
-from edgekit.flow.workshop import Made, Materials, Workshop
+from edgekit.flow.workshop import Made, Materials, Workshop, in_parallel
 from edgekit.measure import run_outputs
 from edgekit.runner.client import RunReply
 
@@ -19,7 +20,10 @@ RUN_DEADLINE_S = 1800.0
 
 
 class Judge:
-    """Scores artifacts against the reference, whose outputs it keeps in the scratch folder, one set a split."""
+    """Scores artifacts against the reference, whose outputs it keeps in the scratch folder, one set a split.
+
+    Everything runs on one thread here: answers do not depend on the number, and several candidates are judged at a time.
+    """
 
     def __init__(self, shop: Workshop, materials: Materials, reference: Made, cwd: Path) -> None:
         self._shop = shop
@@ -27,6 +31,7 @@ class Judge:
         self._reference = reference
         self._cwd = cwd
         self._references: dict[str, OutputSet] = {}
+        self._lock = threading.Lock()
 
     def accuracy(self, made: Made, split: str, where: str) -> Accuracy:
         """The accuracy of an artifact on `split`. Raises what running it or scoring it raises."""
@@ -34,8 +39,8 @@ class Judge:
         if ":" in data.metric:  # the user's own code may change between two runs
             return self._score(made, split, where)
         key = {
-            "made": made.key,
-            "reference": self._reference.key,
+            "made": _alone(made).key,
+            "reference": _alone(self._reference).key,
             "split": [split, data.splits[split].sha256],
             "metric": data.metric,
             "state": data.state,
@@ -45,10 +50,11 @@ class Judge:
         return accuracy
 
     def _score(self, made: Made, split: str, where: str) -> Accuracy:
-        if split not in self._references:
-            self._references[split] = self._run(self._reference, split, REFERENCE)
+        with self._lock:
+            if split not in self._references:
+                self._references[split] = self._run(self._reference, split, REFERENCE)
         folder = self._materials.data_folder / split
-        outputs = self._run(made, split, where)
+        outputs = self._references[split] if where == REFERENCE else self._run(made, split, where)
         try:
             return sandbox.call(
                 "edgekit.data.score:score",
@@ -72,8 +78,15 @@ class Judge:
         out = self._shop.scratch / "outputs" / split / where
         out.mkdir(parents=True, exist_ok=True)
         feeds = self._materials.feeds(split)
-        reply = run_outputs(self._shop.device, made.runnable, feeds, out, where=where, deadline_s=RUN_DEADLINE_S)
+        reply = run_outputs(
+            self._shop.device, _alone(made).runnable, feeds, out, where=where, deadline_s=RUN_DEADLINE_S
+        )
         return _output_set(reply, out)
+
+
+def _alone(made: Made) -> Made:
+    """The same artifact run on one thread."""
+    return replace(made, runnable=replace(made.runnable, run=replace(made.runnable.run, threads=1)))
 
 
 def _existing(path: Path) -> Path | None:
@@ -93,13 +106,14 @@ def judge_all(
     judge: Judge, shop: Workshop, made: Mapping[str, Made], outcomes: Sequence[Outcome], split: str
 ) -> tuple[Outcome, ...]:
     """Accuracy on `split` for every candidate that may still be chosen."""
-    judged = []
-    for outcome in outcomes:
-        if outcome.name in made and outcome.blocked is None:
-            shop.progress(f"checking the answers of {outcome.name}")
-            outcome = _judged(judge, made[outcome.name], outcome, split)
-        judged.append(outcome)
-    return tuple(judged)
+
+    def judged(outcome: Outcome) -> Outcome:
+        if outcome.name not in made or outcome.blocked is not None:
+            return outcome
+        shop.progress(f"checking the answers of {outcome.name}")
+        return _judged(judge, made[outcome.name], outcome, split)
+
+    return tuple(in_parallel(judged, outcomes, shop.facts.usable_threads))
 
 
 def _judged(judge: Judge, made: Made, outcome: Outcome, split: str) -> Outcome:

@@ -34,8 +34,9 @@ from edgekit.store import (
     write_atomic,
 )
 
-# No A/A noise excuses more than this when two candidates are called equal.
+# No A/A noise excuses more than this when two candidates are called equal; a roofline can't tell finer than its own tie.
 MAX_TIE = 1.03
+PREDICTED_TIE = 1.1
 
 
 DEFAULT_REQUIREMENTS = Requirements()
@@ -130,7 +131,7 @@ def _choose(
     judge: Judge, job: Job, made: Mapping[str, Made], outcomes: Sequence[Outcome], noise: Noise | None
 ) -> tuple[Choice, Accuracy | None]:
     """Choose on selection, then look at evaluation once; a choice that does not hold there gives way to full precision."""
-    tie = min(noise.spread, MAX_TIE) if noise else 1.0
+    tie = min(noise.spread, MAX_TIE) if noise and job.origin is Origin.TARGET else PREDICTED_TIE
     choice = choose(outcomes, job.requirements, job.origin, tie)
     if choice.chosen is None or "evaluation" not in job.materials.data.splits:
         return choice, None

@@ -4,19 +4,21 @@ A remembered step is a folder named by the digest of all it depends on, with the
 """
 
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
 
 from edgekit import sandbox
 from edgekit.core.dataset import DataSetInfo
 from edgekit.core.types import Artifact, ArtifactFile, Built, Candidate, content_digest
 from edgekit.devices.local import LocalDevice
 from edgekit.engines.closure import native_library
-from edgekit.errors import InputRejected
 from edgekit.measure import device_facts
 from edgekit.process import kill_all
 from edgekit.runner.client import Feeds, Runnable
@@ -26,6 +28,8 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 BUILDERS = ("onnx", "onnxruntime", "openvino", "nncf", "numpy")
+
+RECORD = "record.json"
 
 # The split that candidates are compared on; without data it holds synthetic inputs.
 SELECTION = "selection"
@@ -97,36 +101,48 @@ class Workshop:
         self.offline = offline
         self.fresh = fresh
         self._libraries: dict[tuple[str, str], Path] = {}
+        self._lock = threading.Lock()
 
-    def remembered(self, kind: str, key: Any, type_: type[T], make: Callable[[Path], T]) -> tuple[Path, T]:
-        """The folder and record of a step, made at most once for a `key` (any JSON-able value)."""
+    def remembered(
+        self,
+        kind: str,
+        key: Any,
+        type_: type[T],
+        make: Callable[[Path], T],
+        intact: Callable[[Path, T], bool] = lambda _folder, _record: True,
+    ) -> tuple[Path, T]:
+        """The folder and record of a step, made at most once for a `key` (any JSON-able value).
+
+        What was remembered is made again when its record can't be read or `intact` denies it.
+        """
         digest = content_digest({"kind": kind, "key": key})
         place = self.cache.get(kind, digest)
-        if place is not None and self.fresh and kind in MEASURED:
-            shutil.rmtree(place, ignore_errors=True)
-            place = None
-        if place is None:
-            with self.cache.filling(kind, digest) as folder:
-                record = make(folder)
-                with disk_errors(folder):
-                    write_atomic(folder / "record.json", sandbox.encode(record))
-            place = self.cache.get(kind, digest)
-            assert place is not None
-        return place, sandbox.decode((place / "record.json").read_bytes(), type_)
+        if place is not None:
+            record = _read_record(place, type_)
+            if record is not None and intact(place, record) and not (self.fresh and kind in MEASURED):
+                return place, record
+            self.cache.discard(kind, digest)
+        with self.cache.filling(kind, digest) as folder:
+            made = make(folder)
+            with disk_errors(folder):
+                write_atomic(folder / RECORD, sandbox.encode(made))
+        place = self.cache.root / kind / digest
+        kept = _read_record(place, type_)  # another process may have been first: then its record counts, also for us
+        return place, made if kept is None else kept
 
     @property
     def machine_key(self) -> dict[str, Any]:
         """What a measurement on this machine depends on, apart from the artifact."""
         return {"facts": self.facts, "ekrun": self.device.ekrun_sha256}
 
-    def library(self, candidate: Candidate) -> Path:
-        """The engine's library for this machine, in the version the target gets. Fetched once, verified once a run."""
-        key = (candidate.build.recipe.engine, candidate.build.engine_version)
-        if key not in self._libraries:
-            self.progress(f"engine {key[0]} {key[1]}")
-            found = native_library(*key, self.facts.arch, self.cache.root, offline=self.offline)
-            self._libraries[key] = found.library
-        return self._libraries[key]
+    def native(self, engine: str, version: str) -> Path:
+        """The engine's library for this machine. Fetched if need be, verified once a run."""
+        with self._lock:
+            if (engine, version) not in self._libraries:
+                self.progress(f"engine {engine} {version}")
+                found = native_library(engine, version, self.facts.arch, self.cache.root, offline=self.offline)
+                self._libraries[engine, version] = found.library
+            return self._libraries[engine, version]
 
     def build(self, candidate: Candidate, materials: Materials) -> tuple[Path, Artifact]:
         """The artifact's folder and record. Raises what the build raises."""
@@ -146,16 +162,24 @@ class Workshop:
             files = tuple(_artifact_file(folder, name) for name in built.files)
             return Artifact(spec, files, built.notes, built.quantized_ops, built.quantizable_ops)
 
-        folder, artifact = self.remembered("artifacts", spec.digest, Artifact, make)
-        _check_files(folder, artifact)
-        return folder, Artifact(spec, artifact.files, artifact.notes, artifact.quantized_ops, artifact.quantizable_ops)
+        folder, artifact = self.remembered("artifacts", spec.digest, Artifact, make, intact=_is_intact)
+        return folder, replace(artifact, spec=spec)
 
     def make(self, candidate: Candidate, materials: Materials) -> Made:
         """Build the candidate and pair it with the library that runs it on this machine."""
         folder, artifact = self.build(candidate, materials)
         engine = candidate.build.recipe.engine
-        runnable = Runnable(engine, self.library(candidate), folder / artifact.files[0].path, candidate.run)
+        library = self.native(engine, candidate.build.engine_version)
+        runnable = Runnable(engine, library, folder / artifact.files[0].path, candidate.run)
         return Made(folder, artifact, runnable)
+
+
+def _read_record(place: Path, type_: type[T]) -> T | None:
+    try:
+        record: T = sandbox.decode((place / RECORD).read_bytes(), type_)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return record
 
 
 def _artifact_file(folder: Path, name: str) -> ArtifactFile:
@@ -163,14 +187,10 @@ def _artifact_file(folder: Path, name: str) -> ArtifactFile:
     return ArtifactFile(name, sha256_file(path), path.stat().st_size)
 
 
-def _check_files(folder: Path, artifact: Artifact) -> None:
-    """A cache entry that was changed since it was made is not used."""
-    for file in artifact.files:
-        path = folder / file.path
-        if not path.is_file() or sha256_file(path) != file.sha256:
-            raise InputRejected(
-                "a cached artifact was changed after it was built", where=str(path), next_step=f"remove {folder}"
-            )
+def _is_intact(folder: Path, artifact: Artifact) -> bool:
+    """Whether a remembered artifact still has the bytes it was made with."""
+    places = [(folder / file.path, file.sha256) for file in artifact.files]
+    return all(path.is_file() and sha256_file(path) == sha256 for path, sha256 in places)
 
 
 def copy_artifact(folder: Path, artifact: Artifact, to: Path) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def print_run(console: Console, run: Run, folder: str) -> None:
         console.print(line, highlight=False)
     console.print()
     for line in _verdict(run, folder):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)  # paths and commands stay whole, to be copied
 
 
 def _heading(run: Run) -> str:
