@@ -8,14 +8,15 @@ STAMP := $(VENV)/.installed
 
 $(STAMP): pyproject.toml hatch_build.py $(wildcard edgekit/runner/src/*) edgekit/runner/build.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check hatchling==1.* editables==0.* ziglang==0.17.1
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[dev]'
 	touch $@
 
 demo: $(STAMP)  ## the whole flow on the shipped sample
 	$(BIN)/edgekit demo
 
 test: $(STAMP)  ## every test, on real engines
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -33,7 +34,7 @@ bench: $(STAMP)  ## figures against Python onnxruntime; ZOO=FOLDER adds the open
 	$(BIN)/python -m benchmarks.runner $(ZOO)
 
 dist: $(STAMP)  ## the wheel and the sdist, in dist/
-	$(BIN)/python -m build
+	$(BIN)/python -m build --no-isolation
 
 clean:
 	rm -rf $(VENV) dist build edgekit/runner/bin

@@ -15,7 +15,7 @@ from statistics import median
 
 from edgekit.core.facts import DeviceFacts
 from edgekit.core.results import Load, Memory
-from edgekit.core.stats import bootstrap_ratio_ci, median_ratio
+from edgekit.core.stats import bootstrap_ratio_ci, median_ratio, runs_needed
 from edgekit.devices.local import LocalDevice
 from edgekit.errors import DeviceError, EdgekitError, ResourceLimit
 from edgekit.process import Conversation
@@ -40,7 +40,7 @@ WARM_UP_MS = 20.0
 
 @dataclass(frozen=True)
 class Budget:
-    """A stage of a race ends when each has `samples` latencies, or spent `seconds`; never before `rounds` rounds.
+    """A stage of a race ends when each has `samples` latencies, or spent `seconds`; never before `rounds` rounds and a median.
 
     A turn lasts about `turn_ms`: long enough to outweigh the wake-up after a pause, short enough to interleave finely.
     """
@@ -198,7 +198,8 @@ def _run_rounds(racers: list[_Racer], budget: Budget, dropped: dict[str, str], p
     while racers:
         number = min(len(r.turns) for r in racers)
         short = min(r.count for r in racers)
-        if number >= budget.rounds and (short >= budget.samples or max(r.spent_s for r in racers) >= budget.seconds):
+        out_of_time = max(r.spent_s for r in racers) >= budget.seconds and short >= runs_needed(50.0)
+        if number >= budget.rounds and (short >= budget.samples or out_of_time):
             return
         progress(f"round {number + 1}, {short} of {budget.samples} runs each")
         shift = number % len(racers)

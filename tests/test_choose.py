@@ -126,12 +126,12 @@ def test_host_measurements_never_decide_for_another_target() -> None:
     assert found.chosen == "ort-fp32"
 
 
-def test_after_a_failed_evaluation_only_full_precision_is_left() -> None:
+def test_an_excluded_candidate_gives_way_to_the_next_with_its_reason() -> None:
     ones = [outcome("ort-fp32", 3.0), outcome("ov-f32", 2.0), outcome("ov-bf16", 1.5), outcome("ov-int8", 1.0)]
-    found = choose(ones, ANY, Origin.TARGET, failed_evaluation={"ov-int8": "did not hold"})
-    assert found.chosen == "ov-f32"
+    found = choose(ones, ANY, Origin.TARGET, excluded={"ov-int8": "did not hold"})
+    assert found.chosen == "ov-bf16"
     assert found.rejected["ov-int8"] == "did not hold"
-    assert "evaluation split had already been used" in found.rejected["ov-bf16"]
+    assert "ov-int8" not in found.feasible
 
 
 RECIPE_NAMES = sorted(RECIPES)

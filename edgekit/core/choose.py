@@ -14,8 +14,6 @@ from edgekit.core.accuracy import feasible
 from edgekit.core.results import Choice, Figures, Origin, Outcome
 from edgekit.core.types import Prefer, Requirements
 
-REFERENCE_PRECISION = "fp32"
-
 # Ties go to the precision that changes the model least.
 _PRECISION_ORDER = ("fp32", "fp16", "bf16")
 
@@ -47,19 +45,17 @@ def choose(
     requirements: Requirements,
     target_origin: Origin,
     aa_spread: float = 1.0,
-    failed_evaluation: Mapping[str, str] | None = None,
+    excluded: Mapping[str, str] | None = None,
 ) -> Choice:
     """Pick the best feasible candidate.
 
-    `aa_spread` is the race's largest A/A ratio (1.0: no noise). `failed_evaluation` names candidates that were chosen before and
-    whose drop did not hold on the evaluation split: after that only full precision is left, so that evaluation is looked at once.
+    `aa_spread` is the race's largest A/A ratio (1.0: no noise); `excluded` names who may not be chosen, with the reason.
     """
-    failed = failed_evaluation or {}
     rejected: dict[str, str] = {}
     feasible_ones: list[tuple[Outcome, Figures]] = []
     misses: list[tuple[float, Outcome, tuple[str, ...]]] = []
     for outcome in outcomes:
-        reason = _ruled_out(outcome, requirements, failed)
+        reason = _ruled_out(outcome, requirements, excluded or {})
         numbers = figures(outcome, target_origin)
         if reason or numbers is None:
             rejected[outcome.name] = reason or "it was not measured"
@@ -87,21 +83,18 @@ def choose(
     for outcome, other in feasible_ones:
         if outcome is not winner:
             rejected[outcome.name] = _why_lost(winner, numbers, outcome, other, requirements.prefer, aa_spread)
-    reason = _why_won(numbers, requirements.prefer, len(feasible_ones))
+    reason = _why_won(numbers, requirements.prefer, feasible_ones)
     names = tuple(outcome.name for outcome, _ in feasible_ones)
     return Choice(winner.name, reason, names, front, rejected, unproven=_unproven(numbers, requirements))
 
 
-def _ruled_out(outcome: Outcome, requirements: Requirements, failed: Mapping[str, str]) -> str:
+def _ruled_out(outcome: Outcome, requirements: Requirements, excluded: Mapping[str, str]) -> str:
     if outcome.blocked is not None:
         return f"{outcome.blocked.code.value}: {outcome.blocked.reason}"
-    if outcome.name in failed:
-        return failed[outcome.name]
-    precision = outcome.candidate.build.recipe.precision
-    if failed and precision != REFERENCE_PRECISION:
-        return "not looked at again: the evaluation split had already been used for the first choice"
+    if outcome.name in excluded:
+        return excluded[outcome.name]
     if outcome.accuracy is None:
-        return "" if precision == REFERENCE_PRECISION else "its accuracy was not measured"
+        return "its accuracy was not measured"
     holds, reason = feasible(outcome.accuracy, requirements.max_drop)
     return "" if holds else reason
 
@@ -186,17 +179,20 @@ def _best(ones: Sequence[tuple[Outcome, Figures]], prefer: Prefer, aa_spread: fl
     return min(ties, key=lambda pair: _caution(*pair))
 
 
-def _why_won(numbers: Figures, prefer: Prefer, count: int) -> str:
+def _why_won(numbers: Figures, prefer: Prefer, ones: Sequence[tuple[Outcome, Figures]]) -> str:
     what = {
-        Prefer.LATENCY: f"lowest p50, {numbers.p50_ms:.3g} ms",
-        Prefer.THROUGHPUT: f"highest throughput, {numbers.throughput_ips:.4g}/s",
-        Prefer.SIZE: f"smallest artifact, {numbers.size_bytes / 2**20:.3g} MiB",
-        Prefer.MEMORY: f"least memory, {(numbers.peak_memory_bytes or 0) / 2**20:.3g} MiB",
+        Prefer.LATENCY: f"p50, {numbers.p50_ms:.3g} ms",
+        Prefer.THROUGHPUT: f"throughput, {numbers.throughput_ips:.4g}/s",
+        Prefer.SIZE: f"size, {numbers.size_bytes / 2**20:.3g} MiB",
+        Prefer.MEMORY: f"memory, {(numbers.peak_memory_bytes or 0) / 2**20:.3g} MiB",
     }[prefer]
     kind = "" if numbers.origin is Origin.TARGET else f" ({numbers.origin.value})"
-    return (
-        f"{what}{kind}, of {count} feasible candidates" if count > 1 else f"{what}{kind}, the only feasible candidate"
-    )
+    if len(ones) == 1:
+        return f"the only feasible candidate; {what}{kind}"
+    best = min(_cost(other, prefer) for _, other in ones)
+    if _cost(numbers, prefer) > best:
+        return f"no worse than the best {what}{kind} beyond what can be told apart, and changes the model least"
+    return f"best {what}{kind}, of {len(ones)} feasible candidates"
 
 
 def _why_lost(

@@ -19,8 +19,8 @@ class DataSetInfo:
     """A checked data set.
 
     `sha256` covers the metric, the state and every split's arrays. `state` maps an output to the input it is fed back to;
-    `fed_inputs` are the other inputs, those that have a file `<split>/<index of the model's input>.npy`. `synthetic` data were
-    drawn at random: they compare implementations and say nothing about the task.
+    `fed_inputs` are the other inputs. Every input has a file `<split>/<index>.npy`; that of state holds zeros, its initial value.
+    `synthetic` data were drawn at random: they compare implementations and say nothing about the task.
     """
 
     name: str

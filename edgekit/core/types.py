@@ -61,13 +61,14 @@ class PreparedModel:
     """A model that passed every check. `files` are model.onnx and its data file, if any, relative to the output folder.
 
     `info.sha256` is that of the file the user gave; `model_sha256` covers all of `files` and so also the fixed shapes: it is what
-    builds depend on.
+    builds depend on. `integer` is a value its integer inputs run with: an index, a count or a sample rate.
     """
 
     info: ModelInfo
     model_sha256: str
     files: tuple[str, ...]
     notices: tuple[str, ...]
+    integer: int = 0
 
 
 # -------------------------------------------------------------------------------------------------------------- target

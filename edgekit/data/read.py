@@ -2,6 +2,7 @@
 
 - Feed layout: `<split>/<i>.npy` holds the model's input i, [samples, *shape] in C order, little-endian; `<split>/labels.npy` if
   labelled; `<split>/reset.npy`, uint8 [samples], 1 where a sequence starts, if there is state or sequences are declared.
+- State inputs are zeros where a sequence starts; their files say so.
 - Calibration, selection and evaluation never share a sample: what an earlier split holds is removed from the later ones.
 - The same data give the same splits and the same bytes.
 """
@@ -18,10 +19,10 @@ import numpy as np
 from edgekit.core.dataset import SPLITS, DataSetInfo, SplitInfo
 from edgekit.core.types import TensorSpec
 from edgekit.data.arrays import Array, Column
-from edgekit.data.feed import BLOCK_BYTES, Feed, check_dtype, sample_digests, write_feed, write_npy
+from edgekit.data.feed import BLOCK_BYTES, Feed, check_dtype, sample_digests, storage_dtype, write_feed, write_npy
 from edgekit.data.manifest import did_you_mean
 from edgekit.data.metrics import METRICS
-from edgekit.data.sources import WHOLE, Part, Source, open_source
+from edgekit.data.sources import WHOLE, Part, Source, fixed_shape, open_source
 from edgekit.errors import InputRejected, UsageError
 
 SEED = 20261122
@@ -54,6 +55,7 @@ def prepare_data(source: Path, inputs: list[TensorSpec], out: Path, samples: int
         metric = _metric(found, labelled, str(source))
         splits = _limited(_disjoint(splits, notices, str(source)), samples, notices, str(source))
         written = {name: _write(out / name, split) for name, split in splits.items()}
+        _write_initial_state(out, written, found.state, inputs)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return describe(found.name, metric, labelled, written, found.state, inputs, notices)
@@ -246,6 +248,17 @@ def _write(folder: Path, split: _Split) -> SplitInfo:
         starts[0] = 1
         files["reset.npy"] = write_npy(folder / "reset.npy", starts.dtype, starts.shape, [starts])
     return SplitInfo(len(split.indices), digest(files))
+
+
+def _write_initial_state(
+    out: Path, splits: Mapping[str, SplitInfo], state: Mapping[str, str], inputs: list[TensorSpec]
+) -> None:
+    """Zeros for every state input, which ekrun takes where a sequence starts; sparse files, whatever the number of samples."""
+    for index, spec in enumerate(inputs):
+        if spec.name in state.values():
+            for name, split in splits.items():
+                shape = (split.samples, *fixed_shape(spec))
+                np.lib.format.open_memmap(out / name / f"{index}.npy", "w+", storage_dtype(spec), shape)
 
 
 def _label_blocks(column: Column, indices: Array) -> Iterator[Array]:

@@ -60,7 +60,7 @@ def gather(shop: Workshop, model: Path, data: Path | None, options: Options) -> 
     dataset = (
         _read(data, prepared.info.inputs, folder, options.samples)
         if data is not None
-        else _draw(prepared.info.inputs, folder, options.samples)
+        else _draw(prepared, folder, options.samples)
     )
     if options.metric is not None:
         dataset = replace(dataset, metric=options.metric)
@@ -83,14 +83,15 @@ def _read(source: Path, inputs: tuple[TensorSpec, ...], out: Path, samples: int 
     )
 
 
-def _draw(inputs: tuple[TensorSpec, ...], out: Path, samples: int | None) -> DataSetInfo:
+def _draw(prepared: PreparedModel, out: Path, samples: int | None) -> DataSetInfo:
     return sandbox.call(
         "edgekit.data.synthetic:synthetic_data",
         returns=DataSetInfo,
         limits=READING,
         task="drawing synthetic inputs",
-        inputs=inputs,
+        inputs=prepared.info.inputs,
         out=out,
         samples=samples or SYNTHETIC_SAMPLES,
         seed=0,
+        integer=prepared.integer,
     )

@@ -55,9 +55,9 @@ class Materials:
     input_names: tuple[str, ...]
 
     def feeds(self, split: str) -> Feeds:
-        """The stacked inputs of a split, as ekrun takes them."""
+        """The stacked inputs of a split, as ekrun takes them; those of state are what a sequence starts with."""
         folder = self.data_folder / split
-        inputs = {name: folder / f"{i}.npy" for i, name in enumerate(self.input_names) if name in self.data.fed_inputs}
+        inputs = {name: folder / f"{i}.npy" for i, name in enumerate(self.input_names)}
         reset = folder / "reset.npy"
         return Feeds(inputs, self.data.state, reset if reset.exists() else None)
 

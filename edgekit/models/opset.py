@@ -28,10 +28,14 @@ _SAMPLES = 2
 
 @dataclass(frozen=True)
 class Trial:
-    """Outputs of a model for each synthetic sample; `failure` is the runtime's reason when it would not run."""
+    """Outputs of a model for each synthetic sample; `failure` is the runtime's reason when it would not run.
+
+    `integer` is what integer inputs were given: the first of a few common meanings the model runs with.
+    """
 
     outputs: tuple[list[Array], ...] = ()
     failure: str = ""
+    integer: int = 0
 
 
 def try_model(model: ModelProto, inputs: tuple[TensorSpec, ...], folder: Path) -> Trial:
@@ -52,7 +56,7 @@ def _run_trial(session: ort.InferenceSession, inputs: tuple[TensorSpec, ...]) ->
     for integer in _INTEGERS:
         try:
             feeds = [runtime.synthetic_feeds(inputs, sample, integer) for sample in range(_SAMPLES)]
-            return Trial(tuple(runtime.run_session(session, feed) for feed in feeds))
+            return Trial(tuple(runtime.run_session(session, feed) for feed in feeds), integer=integer)
         except runtime.ERRORS as error:
             failure = failure or runtime.reason(error)
         if all(not spec.dtype.startswith(("int", "uint")) for spec in inputs):

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
@@ -42,7 +43,9 @@ def prepare_model(source: Path, out: Path, shapes: dict[str, list[int]]) -> Prep
     """
     file_bytes = preflight.check_file(source)
     model, outside_bytes = _stage(source, out)
-    notices = _simplify(model) + fix_inputs(model, shapes, str(source))
+    notices = _simplify(model)
+    unfixed = _copy(model) if any(node.op_type == "If" for node in model.graph.node) else None
+    notices += fix_inputs(model, shapes, str(source))
     inputs = _input_specs(model)
     with _runtime_refusals(source):
         trial = try_model(model, inputs, out)
@@ -53,7 +56,30 @@ def prepare_model(source: Path, out: Path, shapes: dict[str, list[int]]) -> Prep
     _save(model, out / PREPARED)
     with _runtime_refusals(source):
         runtime.open_session(out / PREPARED)
-    return _prepared(model, facts, source, out, file_bytes + outside_bytes, notices + said + _trial_notices(trial))
+    if unfixed is not None and (reason := _refused_when_optimized(out / PREPARED)):
+        notices.append(f"shapes inside the model are left open: with them fixed ONNX Runtime says {reason}")
+        opened, _ = raise_opset(unfixed, inputs, out, trial)
+        _save(opened, out / PREPARED)
+    prepared = _prepared(model, facts, source, out, file_bytes + outside_bytes, notices + said + _trial_notices(trial))
+    return replace(prepared, integer=trial.integer)
+
+
+def _copy(model: ModelProto) -> ModelProto:
+    twin = ModelProto()
+    twin.CopyFrom(model)
+    return twin
+
+
+def _refused_when_optimized(path: Path) -> str:
+    """Why ONNX Runtime's optimizers refuse a model that loads without them, or an empty string.
+
+    They check the branch of an If that is never taken with these shapes, too: a model for two sample rates fails in the other one.
+    """
+    try:
+        runtime.open_session(path, optimized=True)
+    except runtime.ERRORS as error:
+        return runtime.reason(error)
+    return ""
 
 
 @contextlib.contextmanager

@@ -38,12 +38,13 @@ _PREAMBLE = re.compile(
 )
 
 
-def open_session(model: Path | ModelProto, threads: int = 2) -> ort.InferenceSession:
+def open_session(model: Path | ModelProto, threads: int = 2, *, optimized: bool = False) -> ort.InferenceSession:
     """A CPU session on a file or a protobuf without external data. Raises one of ERRORS, or ResourceLimit."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     given = str(model) if isinstance(model, Path) else model.SerializeToString()

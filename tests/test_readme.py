@@ -1,0 +1,80 @@
+"""What the README says can be done, can be done; what it says is printed, is printed."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgekit.cli.main import cli
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def commands() -> list[str]:
+    """Every `edgekit ...` line of a console block."""
+    lines = [
+        line.removeprefix("$ ")
+        for block in code_blocks("console")
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
+    return [line for line in lines if line.startswith("edgekit ")]
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands()) >= 5
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_command_and_option_exists(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    command = cli
+    while words and not words[0].startswith("-") and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {
+        "--help",
+        "--version",
+    }
+    for word in words:
+        if word.startswith("-"):
+            assert word.split("=")[0] in known, line
+
+
+RUNNABLE = [line for line in commands() if "model.onnx" not in line and "fetch" not in line and "demo" not in line]
+
+
+@pytest.mark.parametrize("line", RUNNABLE)
+def test_commands_that_need_nothing_run(line: str, tmp_path: Path) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekit", *words], cwd=tmp_path, capture_output=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_links_point_at_files() -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", README)
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_the_make_targets_it_names_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`make (\w+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "benchmarks/RESULTS.md"])
+def test_no_machines_paths_in_the_documents(path: str) -> None:
+    place = ROOT / path
+    for file in [place] if place.is_file() else place.rglob("*.md"):
+        assert not re.search(r"(^|[^\w.])/(root|home|tmp|work)/", file.read_text()), file
