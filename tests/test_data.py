@@ -120,13 +120,16 @@ def test_pixels_are_scaled_in_float32_as_declared(tmp_path: Path) -> None:
     np.testing.assert_array_equal(fed(tmp_path, "evaluation"), expected.reshape(8, 1, 2, 3))
 
 
-def test_state_inputs_have_no_file_and_sequences_are_kept(tmp_path: Path) -> None:
+def test_state_inputs_begin_as_zeros_and_sequences_are_kept(tmp_path: Path) -> None:
     starts = np.array([1, 0, 0, 1, 0, 0, 0, 0], np.uint8)
     source = declared(tmp_path / "d", 'sequences = "starts.npy"', head='[state]\nstateN = "state"', starts=starts)
     info = prepare(source, tmp_path, TensorSpec("state", "float32", (2, 1)), IMAGE)
     assert info.state == {"stateN": "state"}
     assert info.fed_inputs == ("image",)
-    assert sorted(p.name for p in (tmp_path / "feed0" / "selection").iterdir()) == ["1.npy", "reset.npy"]
+    assert sorted(p.name for p in (tmp_path / "feed0" / "selection").iterdir()) == ["0.npy", "1.npy", "reset.npy"]
+    initial = np.load(tmp_path / "feed0" / "selection" / "0.npy")
+    assert initial.shape == (info.splits["selection"].samples, 2, 1)
+    assert not initial.any()
     np.testing.assert_array_equal(fed(tmp_path, "selection", "reset"), starts)
 
 
