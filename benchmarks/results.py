@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import edgekit
-from benchmarks.models import MODELS
 from benchmarks.page import machine, table, write_section
 from edgekit.core.choose import figures
 from edgekit.core.results import BLOCKING, Origin
@@ -132,10 +131,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="edgekit optimize on the open models.")
     parser.add_argument("zoo", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--only", nargs="+", default=["digits", *MODELS])
+    parser.add_argument("--only", nargs="+", help="names of folders in ZOO, or digits; all unless given")
     parser.add_argument("--no-page", action="store_true", help="leave RESULTS.md as it is")
     arguments = parser.parse_args()
-    runs = [(case, run(case, arguments.out)) for case in cases(arguments.zoo, arguments.only)]
+    names = arguments.only or ["digits", *sorted(path.parent.name for path in arguments.zoo.glob("*/model.onnx"))]
+    runs = [(case, run(case, arguments.out)) for case in cases(arguments.zoo, names)]
     text = f"{machine()}.\n\n{table(HEADINGS, [row(case, found, arguments.out) for case, found in runs])}\n{bar(runs)}"
     print(text)
     if not arguments.no_page:

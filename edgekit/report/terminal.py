@@ -1,6 +1,6 @@
 """Tables and lines for a terminal, from records alone."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
@@ -10,13 +10,16 @@ from rich.table import Table
 from edgekit.core.accuracy import Accuracy
 from edgekit.core.choose import figures
 from edgekit.core.facts import EngineLibrary
-from edgekit.core.results import Origin, Outcome
+from edgekit.core.results import Figures, Origin, Outcome
 from edgekit.core.run import Run
 from edgekit.core.targets import source_of
 from edgekit.core.types import ModelInfo, Target
 from edgekit.errors import printable
 
 MISSING = "-"
+
+# How the names of recipes begin.
+ENGINE_PREFIX = {"onnxruntime": "ort", "openvino": "ov"}
 
 
 def clean(text: object) -> str:
@@ -28,9 +31,11 @@ def size(value: int | None) -> str:
     """Bytes in the largest fitting binary unit."""
     if value is None:
         return MISSING
-    if value < 1 << 20:
-        return f"{value / 1024:.0f} KiB"
-    return f"{value / (1 << 20):.1f} MiB"
+    for limit, unit in ((1 << 30, "GiB"), (1 << 20, "MiB")):
+        if value >= limit:
+            amount = value / limit
+            return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:.0f} {unit}"
+    return f"{value / 1024:.0f} KiB"
 
 
 def milliseconds(value: float | None) -> str:
@@ -61,23 +66,59 @@ def print_run(console: Console, run: Run, folder: str) -> None:
 
 def _heading(run: Run) -> str:
     threads = f"{run.threads} thread{'s' if run.threads != 1 else ''}"
-    return f"[bold]{clean(run.model_name)}[/] for [bold]{clean(run.target.name)}[/], {threads}. {clean(run.target.summary)}"
+    engines = ", ".join(
+        f"{ENGINE_PREFIX.get(name, name)} is {name} {v}" for name, v in sorted(run.target.engines.items())
+    )
+    title = f"[bold]{clean(run.model_name)}[/] for [bold]{clean(run.target.name)}[/], {threads}; {clean(engines)}"
+    return f"{title}\n{clean(run.target.summary)}"
 
 
 def _candidate_table(run: Run) -> Table:
-    """Nine narrow columns: fits a terminal of 100 characters."""
+    """One line a candidate; narrow columns, so that it fits a terminal of 80 characters. `ratio` is to the p50 of fp32 as given."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    mark = "\npredicted" if run.target_origin is Origin.PREDICTED else ""
-    headings = [clean(run.data.metric), "drop", "size", f"memory{mark}", f"p50 ms{mark}", "p99 ms", f"per s{mark}"]
-    host = _has_host_figures(run)
-    headings += ["p50 ms\nhost"] if host else []
-    table.add_column("recipe", no_wrap=True)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("verdict", overflow="fold")
+    columns = _columns(run)
+    for heading in columns:
+        left = heading in ("recipe", "")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for outcome in sorted(run.outcomes, key=lambda o: _order(run, o)):
-        table.add_row(*_row(run, outcome, host), style="bold green" if outcome.name == run.choice.chosen else "")
+        style = "bold green" if outcome.name == run.choice.chosen else ""
+        table.add_row(*(clean(cell(outcome)) for cell in columns.values()), style=style)
     return table
+
+
+def _columns(run: Run) -> dict[str, Callable[[Outcome], str]]:
+    """Heading -> how a candidate's cell is written."""
+    predicted = run.target_origin is Origin.PREDICTED
+    mark = "\npredicted" if predicted else ""
+
+    def figure(write: Callable[[Figures], str]) -> Callable[[Outcome], str]:
+        def cell(outcome: Outcome) -> str:
+            numbers = figures(outcome, run.target_origin)
+            return write(numbers) if numbers is not None else MISSING
+
+        return cell
+
+    def latency(percentile: str) -> Callable[[Outcome], str]:
+        return lambda o: milliseconds(getattr(o.measurement.latency_ms, percentile)) if o.measurement else MISSING
+
+    columns: dict[str, Callable[[Outcome], str]] = {
+        "recipe": lambda o: o.name,
+        clean(run.data.metric): lambda o: f"{o.accuracy.value:.4f}" if o.accuracy else MISSING,
+        "drop": lambda o: f"{o.accuracy.drop:+.4f}" if o.accuracy else MISSING,
+        "size": lambda o: size(o.artifact.size_bytes) if o.artifact else MISSING,
+        f"memory{mark}": figure(lambda n: size(n.peak_memory_bytes)),
+        f"p50 ms{mark}": figure(lambda n: milliseconds(n.p50_ms)),
+        "p99 ms": latency("p99"),
+        "per s": figure(lambda n: f"{n.throughput_ips:.4g}"),
+        "p50 ms\nhost": latency("p50"),
+        "ratio": figure(lambda n: f"{n.ratio:.2f}"),
+        "": lambda o: _short_verdict(run, o),
+    }
+    if predicted:  # one number stands for the whole distribution, and its inverse for throughput
+        del columns["p99 ms"], columns["per s"]
+    if not _has_host_figures(run):
+        del columns["p50 ms\nhost"]
+    return columns
 
 
 def _has_host_figures(run: Run) -> bool:
@@ -89,37 +130,11 @@ def _order(run: Run, outcome: Outcome) -> tuple[bool, bool, float]:
     return (outcome.blocked is not None, numbers is None, numbers.p50_ms if numbers else 0.0)
 
 
-def _row(run: Run, outcome: Outcome, host: bool) -> list[str]:
-    numbers = figures(outcome, run.target_origin)
-    accuracy = outcome.accuracy
-    measured = outcome.measurement
-    p99 = measured.latency_ms.p99 if measured and measured.origin is Origin.TARGET else None
-    row = [
-        clean(outcome.name),
-        f"{accuracy.value:.4f}" if accuracy else MISSING,
-        f"{accuracy.drop:+.4f}" if accuracy else MISSING,
-        size(outcome.artifact.size_bytes) if outcome.artifact else MISSING,
-        size(numbers.peak_memory_bytes) if numbers else MISSING,
-        milliseconds(numbers.p50_ms) if numbers else MISSING,
-        milliseconds(p99),
-        f"{numbers.throughput_ips:.4g}" if numbers else MISSING,
-    ]
-    if host:
-        row.append(milliseconds(measured.latency_ms.p50) if measured else MISSING)
-    return [*row, clean(_short_verdict(run, outcome))]
-
-
 def _short_verdict(run: Run, outcome: Outcome) -> str:
-    """The p50 against the reference's and a few words; the reasons stand below the table."""
-    if outcome.blocked is not None:
-        return outcome.blocked.code.value
-    numbers = figures(outcome, run.target_origin)
-    words = [f"{numbers.ratio:.2f}x fp32"] if numbers is not None else []
+    """One word; the reasons stand below the table."""
     if outcome.name == run.choice.chosen:
-        words.append("chosen")
-    elif _rejection(run, outcome):
-        words.append("rejected")
-    return ", ".join(words)
+        return "chosen"
+    return "out" if outcome.blocked is not None or _rejection(run, outcome) else ""
 
 
 def _rejection(run: Run, outcome: Outcome) -> str:
@@ -208,13 +223,10 @@ def print_model(console: Console, model: ModelInfo, name: str) -> None:
 def print_targets(console: Console, targets: Sequence[Target]) -> None:
     """One line a target."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("target", "arch", "cores", "RAM", "glibc", "engines", "summary"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("target", "arch", "cores", "RAM", "glibc", "summary"):
+        table.add_column(heading, no_wrap=heading != "summary")
     for t in targets:
-        engines = ", ".join(f"{name} {version}" for name, version in sorted(t.engines.items())) or "none"
-        table.add_row(
-            clean(t.name), t.arch, str(t.cores), size(t.ram_bytes), clean(t.glibc), clean(engines), clean(t.summary)
-        )
+        table.add_row(clean(t.name), t.arch, str(t.cores), size(t.ram_bytes), clean(t.glibc), clean(t.summary))
     console.print(table)
 
 
