@@ -64,7 +64,9 @@ def run(case: Case, out: Path) -> Run | str:
         shapes = dict(map(parse_shape, case.shapes))
         started = time.monotonic()
         try:
-            edgekit.optimize(case.model, case.target, case.data, folder, options=edgekit.Options(shapes=shapes))
+            edgekit.optimize(
+                case.model, case.target, case.data, folder, options=edgekit.Options(shapes=shapes, fresh=True)
+            )
         except EdgekitError as error:
             print(f"{case.label}: {error}", flush=True)
             return str(error)

@@ -35,6 +35,9 @@ from edgekit.runner.client import (
 TWIN = "#twin"
 
 WARMUP = 5
+
+# No model for a device needs more; a run that outgrows it is ended.
+MAX_RSS_BYTES = 6 << 30
 WARM_UP_MS = 20.0
 
 
@@ -90,7 +93,8 @@ def run_outputs(
     device: LocalDevice, runnable: Runnable, feeds: Feeds, out: Path, *, where: str, deadline_s: float
 ) -> RunReply:
     """Run every sample once and leave `<k>.npy` for output k in `out`. Raises as `runner.client.parse` does."""
-    done = device.run(["run", *engine_arguments(runnable, feeds), "--out", str(out)], deadline_s=deadline_s)
+    arguments = ["run", *engine_arguments(runnable, feeds), "--out", str(out)]
+    done = device.run(arguments, deadline_s=deadline_s, max_rss_bytes=MAX_RSS_BYTES)
     return parse(done, RunReply, where)
 
 
@@ -100,7 +104,7 @@ def clean_bench(
     """Cold start, first inference and memory of one process that does nothing else."""
     arguments = ["bench", *engine_arguments(runnable, feeds), "--samples", str(samples)]
     arguments += ["--warmup", "1", "--runs", str(runs)]
-    reply = parse(device.run(arguments, deadline_s=300.0), BenchReply, where)
+    reply = parse(device.run(arguments, deadline_s=300.0, max_rss_bytes=MAX_RSS_BYTES), BenchReply, where)
     keys = ("baseline_rss", "after_load_rss", "peak_load_rss", "peak_inference_rss")
     return CleanBench(
         Load(

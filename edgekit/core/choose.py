@@ -191,7 +191,7 @@ def _why_won(numbers: Figures, prefer: Prefer, ones: Sequence[tuple[Outcome, Fig
         return f"the only feasible candidate; {what}{kind}"
     best = min(_cost(other, prefer) for _, other in ones)
     if _cost(numbers, prefer) > best:
-        return f"no worse than the best {what}{kind} beyond what can be told apart, and changes the model least"
+        return f"no worse than the best {what}{kind} beyond what can be told apart, and safer in precision or memory"
     return f"best {what}{kind}, of {len(ones)} feasible candidates"
 
 

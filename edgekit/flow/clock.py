@@ -13,6 +13,7 @@ from edgekit.core.results import Measurement, Origin, Outcome, Verdict, VerdictC
 from edgekit.core.run import Noise
 from edgekit.core.stats import latency_stats, runs_needed
 from edgekit.core.types import ModelInfo, Requirements, Target
+from edgekit.errors import EdgekitError
 from edgekit.flow.workshop import SELECTION, Made, Materials, Workshop
 from edgekit.measure import Budget, CleanBench, RaceResult, clean_bench, race
 
@@ -46,10 +47,27 @@ def measure_all(
     figures say `host`.
     """
     entrants = {o.name: made[o.name] for o in outcomes if o.name in made and o.blocked is None}
-    benches = {name: _bench(shop, job, name, entrant) for name, entrant in entrants.items()}
+    benches: dict[str, CleanBench] = {}
+    failed: dict[str, str] = {}
+    for name, entrant in entrants.items():
+        try:
+            benches[name] = _bench(shop, job, name, entrant)
+        except EdgekitError as error:
+            if name == REFERENCE:
+                raise
+            failed[name] = str(error)
+    entrants = {name: entrant for name, entrant in entrants.items() if name in benches}
     result = _race(shop, job, entrants, outcomes) if shop.facts.arch == job.target.arch else None
-    measured = tuple(_with_figures(shop, job, o, benches, result) if o.name in entrants else o for o in outcomes)
-    return measured, Noise(result.aa_ratio, result.aa_spread) if result else None
+    failed |= result.dropped if result else {}
+    measured = []
+    for outcome in outcomes:
+        if outcome.name in failed:
+            verdict = Verdict(VerdictCode.DOES_NOT_RUN, failed[outcome.name])
+            outcome = replace(outcome, verdicts=(*outcome.verdicts, verdict))
+        elif outcome.name in benches:
+            outcome = _with_figures(shop, job, outcome, benches[outcome.name], result)
+        measured.append(outcome)
+    return tuple(measured), Noise(result.aa_ratio, result.aa_spread) if result else None
 
 
 def _bench(shop: Workshop, job: Job, name: str, entrant: Made) -> CleanBench:
@@ -103,19 +121,13 @@ def _feeds_key(job: Job) -> str:
     return job.materials.data.splits[SELECTION].sha256
 
 
-def _with_figures(
-    shop: Workshop, job: Job, outcome: Outcome, benches: Mapping[str, CleanBench], result: RaceResult | None
-) -> Outcome:
-    bench = benches[outcome.name]
+def _with_figures(shop: Workshop, job: Job, outcome: Outcome, bench: CleanBench, result: RaceResult | None) -> Outcome:
     assert outcome.artifact is not None
     if job.origin is not Origin.TARGET:
         prediction = predict(job.info, job.target, outcome.candidate, outcome.artifact, bench.memory.peak)
         outcome = replace(outcome, prediction=prediction)
     if result is None:
         return outcome
-    if outcome.name in result.dropped:
-        verdict = Verdict(VerdictCode.DOES_NOT_RUN, result.dropped[outcome.name])
-        return replace(outcome, verdicts=(*outcome.verdicts, verdict))
     origin = Origin.TARGET if job.origin is Origin.TARGET else Origin.HOST
     measurement = _measurement(outcome, bench, result, origin, shop.device.name)
     slower = _slower(outcome.name, result) if origin is Origin.TARGET else ()

@@ -1,6 +1,7 @@
 """Optimize a model for a target: read, plan, build, judge, measure, choose, keep. `optimize` reads like that."""
 
 import itertools
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -11,7 +12,7 @@ from edgekit.core.accuracy import Accuracy, feasible, is_equivalent
 from edgekit.core.choose import choose
 from edgekit.core.cost import fastest_cluster
 from edgekit.core.facts import DeviceFacts
-from edgekit.core.plan import Facts, make_plan
+from edgekit.core.plan import Facts, Plan, make_plan
 from edgekit.core.recipes import REFERENCE
 from edgekit.core.results import Choice, Origin, Outcome
 from edgekit.core.run import RUN_SCHEMA, Noise, Run
@@ -89,30 +90,45 @@ def optimize(
         job = Job(info, materials, wanted, origin, requirements)
         outcomes, noise = measure_all(shop, job, made, outcomes)
         choice, evaluation = _choose(judge, job, made, outcomes, noise)
-        run = Run(
-            schema=RUN_SCHEMA,
-            edgekit_version=metadata.version("edgekit"),
-            versions=builder_versions(),
-            model_name=model.name,
-            model_sha256=info.sha256,
-            model=info,
-            target=wanted,
-            target_origin=origin,
-            device=shop.facts,
-            threads=threads,
-            requirements=requirements,
-            data=materials.data,
-            outcomes=outcomes,
-            left_out=plan.left_out,
-            noise=noise,
-            choice=choice,
-            satisfies_constraints=choice.chosen is not None,
-            evaluation=evaluation,
-            artifact_files=(),
-            notices=(*info.notices, *materials.data.notices),
-            next_steps=_next_steps(choice, origin, materials, model, wanted),
-        )
+        run = _record(shop, job, model, threads, plan, outcomes, noise, choice, evaluation)
         return _keep(run, made, out)
+
+
+def _record(
+    shop: Workshop,
+    job: Job,
+    model: Path,
+    threads: int,
+    plan: Plan,
+    outcomes: tuple[Outcome, ...],
+    noise: Noise | None,
+    choice: Choice,
+    evaluation: Accuracy | None,
+) -> Run:
+    """The run as it is kept, but for the artifact's files."""
+    return Run(
+        schema=RUN_SCHEMA,
+        edgekit_version=metadata.version("edgekit"),
+        versions={**builder_versions(), "ekrun_sha256": shop.device.ekrun_sha256},
+        model_name=model.name,
+        model_sha256=job.info.sha256,
+        model=job.info,
+        target=job.target,
+        target_origin=job.origin,
+        device=shop.facts,
+        threads=threads,
+        requirements=job.requirements,
+        data=job.materials.data,
+        outcomes=outcomes,
+        left_out=plan.left_out,
+        noise=noise,
+        choice=choice,
+        satisfies_constraints=choice.chosen is not None,
+        evaluation=evaluation,
+        artifact_files=(),
+        notices=(*job.info.notices, *job.materials.data.notices),
+        next_steps=_next_steps(choice, job, model),
+    )
 
 
 def _origin(target: Target, facts: DeviceFacts) -> Origin:
@@ -171,14 +187,17 @@ def _all_but_full_precision(outcomes: Sequence[Outcome], excluded: Mapping[str, 
     return {name: reason for name in narrow if name not in excluded}
 
 
-def _next_steps(choice: Choice, origin: Origin, materials: Materials, model: Path, target: Target) -> tuple[str, ...]:
+def _next_steps(choice: Choice, job: Job, model: Path) -> tuple[str, ...]:
     steps = []
+    path = shlex.quote(str(model))
     if choice.chosen is None:
         steps.append("relax what the nearest candidate lacks, or give more samples where the interval is too wide")
-    if materials.data.synthetic:
-        steps.append(f"add int8 with your own samples: edgekit optimize {model} --target {target.name} --data FOLDER")
-    if origin is not Origin.TARGET:
-        steps.append(f"measure instead of predicting: on the device itself, edgekit optimize {model} --target host")
+    if job.materials.data.synthetic:
+        steps.append(
+            f"add int8 with your own samples: edgekit optimize {path} --target {job.target.name} --data FOLDER"
+        )
+    if job.origin is not Origin.TARGET:
+        steps.append(f"measure instead of predicting: on the device itself, edgekit optimize {path} --target host")
     return tuple(steps)
 
 

@@ -101,6 +101,7 @@ class Workshop:
         self.offline = offline
         self.fresh = fresh
         self._libraries: dict[tuple[str, str], Path] = {}
+        self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def remembered(
@@ -113,9 +114,18 @@ class Workshop:
     ) -> tuple[Path, T]:
         """The folder and record of a step, made at most once for a `key` (any JSON-able value).
 
-        What was remembered is made again when its record can't be read or `intact` denies it.
+        What was remembered is made again when its record can't be read or `intact` denies it. Recipes that share an artifact
+        are built at the same time: the second waits for the first.
         """
         digest = content_digest({"kind": kind, "key": key})
+        with self._lock:
+            lock = self._locks.setdefault(digest, threading.Lock())
+        with lock:
+            return self._remembered(kind, digest, type_, make, intact)
+
+    def _remembered(
+        self, kind: str, digest: str, type_: type[T], make: Callable[[Path], T], intact: Callable[[Path, T], bool]
+    ) -> tuple[Path, T]:
         place = self.cache.get(kind, digest)
         if place is not None:
             record = _read_record(place, type_)
