@@ -23,8 +23,8 @@ from edgekit.runner.client import (
     BenchReply,
     FactsReply,
     Feeds,
-    LoadReply,
     RanReply,
+    ReadyReply,
     Runnable,
     RunReply,
     engine_arguments,
@@ -80,8 +80,6 @@ class CleanBench:
     memory: Memory
     settings_asked: Mapping[str, str]
     settings_in_force: Mapping[str, str]
-    engine_version: str
-    p50_ns: int
 
 
 def device_facts(device: LocalDevice) -> DeviceFacts:
@@ -115,20 +113,17 @@ def clean_bench(
             reply.process_to_first_inference_ms,
         ),
         Memory(**{key: reply.memory.get(key) for key in keys}),
-        {k: str(v) for k, v in reply.settings_asked.items()},
-        {k: str(v) for k, v in reply.settings_in_force.items()},
-        reply.engine_version,
-        int(median(reply.latencies_ns)) if reply.latencies_ns else 0,
+        reply.settings_asked.flat(),
+        reply.settings_in_force.flat(),
     )
 
 
 class _Racer:
     """One candidate's live process and what it has run so far."""
 
-    def __init__(self, name: str, process: Conversation, load: LoadReply) -> None:
+    def __init__(self, name: str, process: Conversation) -> None:
         self.name = name
         self.process = process
-        self.load = load
         self.turns: list[tuple[int, ...]] = []
         self._typical_ns = WARM_UP_MS * 1e6
 
@@ -182,7 +177,8 @@ def race(
             arguments = ["bench", "--stdin", *engine_arguments(runnable, feeds), "--samples", str(samples)]
             process = stack.enter_context(device.talk([*arguments, "--warmup", str(WARMUP)]))
             try:
-                racer = _Racer(name, process, parse_line(process.answer(deadline_s=300.0), LoadReply, name))
+                parse_line(process.answer(deadline_s=300.0), ReadyReply, name)
+                racer = _Racer(name, process)
                 racer.warm_up()
                 racers.append(racer)
             except EdgekitError as error:

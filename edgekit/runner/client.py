@@ -6,7 +6,7 @@ What comes back is untrusted: every field is checked for its type, anything else
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -14,8 +14,6 @@ from edgekit.core.facts import DeviceFacts
 from edgekit.core.types import RunConfig
 from edgekit.errors import DeviceError, EdgekitError, InputRejected, InternalError, ResourceLimit, TargetIncompatible
 from edgekit.process import Completed, describe_exit
-
-PROTOCOL = 1
 
 T = TypeVar("T")
 
@@ -40,34 +38,57 @@ class Feeds:
 
 
 @dataclass(frozen=True)
-class LoadReply:
-    """Cold phases of one ekrun process: milliseconds, bytes; None where the engine or the kernel does not tell."""
+class Settings:
+    """Engine settings as asked, or as the engine says they are in force; None where it does not say."""
 
-    library_load_ms: float | None = None
-    model_read_ms: float | None = None
-    session_create_ms: float | None = None
-    first_inference_ms: float | None = None
-    process_to_first_inference_ms: float | None = None
-    memory: Mapping[str, int | None] = field(default_factory=dict)
-    settings_asked: Mapping[str, Any] = field(default_factory=dict)
-    settings_in_force: Mapping[str, Any] = field(default_factory=dict)
-    engine_version: str = ""
-    emulated: bool = False
+    threads: int | None
+    precision: str | None
+    options: Mapping[str, str | None]
+
+    def flat(self) -> dict[str, str]:
+        """One text by name; what is not known is left out."""
+        known = {"threads": self.threads, "precision": self.precision, **self.options}
+        return {name: str(value) for name, value in known.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class LoadReply:
+    """Cold phases of one ekrun process, in milliseconds; None where the engine does not tell."""
+
+    protocol: Literal[1]
+    engine_version: str
+    emulated: bool
+    settings_asked: Settings
+    settings_in_force: Settings
+    library_load_ms: float | None
+    model_read_ms: float | None
+    session_create_ms: float | None
+    first_inference_ms: float | None
+    process_to_first_inference_ms: float | None
+
+
+@dataclass(frozen=True)
+class ReadyReply(LoadReply):
+    """`bench --stdin` waits for `go N`."""
+
+    event: Literal["ready"]
 
 
 @dataclass(frozen=True)
 class BenchReply(LoadReply):
-    """`bench`: the load phases and every latency."""
+    """`bench`: the load phases, every latency, and resident sets in bytes, None where the kernel does not tell."""
 
-    latencies_ns: tuple[int, ...] = ()
+    latencies_ns: tuple[int, ...]
+    memory: Mapping[str, int | None]
 
 
 @dataclass(frozen=True)
 class RanReply:
     """One answer to `go N`."""
 
+    protocol: Literal[1]
+    event: Literal["ran"]
     latencies_ns: tuple[int, ...]
-    event: str = "ran"
 
 
 @dataclass(frozen=True)
@@ -87,25 +108,26 @@ class OutputReply:
 class RunReply:
     """`run`: the outputs written."""
 
+    protocol: Literal[1]
     outputs: tuple[OutputReply, ...]
     samples: int
-    engine_version: str = ""
 
 
 @dataclass(frozen=True)
 class FactsReply:
     """`facts`, as far as planning and measuring need it; what the kernel does not tell is None."""
 
+    protocol: Literal[1]
     arch: str
     isa: tuple[str, ...]
     usable_threads: int
-    ram_total_bytes: int
     emulated: bool
-    cpu_model: str | None = None
-    kernel: str | None = None
-    glibc: str | None = None
-    cores_by_max_khz: Mapping[str, int] | None = None
-    governors: Mapping[str, str] | None = None
+    ram_total_bytes: int | None
+    cpu_model: str | None
+    kernel: str | None
+    glibc: str | None
+    cores_by_max_khz: Mapping[int, int] | None
+    governors: Mapping[str, str] | None
 
     def facts(self) -> DeviceFacts:
         """As the record the rest of edgekit reads."""
@@ -115,10 +137,10 @@ class FactsReply:
             isa=self.isa,
             cpu_model=self.cpu_model,
             usable_threads=max(1, self.usable_threads),
-            ram_bytes=self.ram_total_bytes,
+            ram_bytes=self.ram_total_bytes or 0,
             kernel=self.kernel,
             glibc=self.glibc,
-            max_mhz=max(map(int, self.cores_by_max_khz)) // 1000 if self.cores_by_max_khz else None,
+            max_mhz=max(self.cores_by_max_khz) // 1000 if self.cores_by_max_khz else None,
             governor="+".join(governors) or None,
             emulated=self.emulated,
         )
@@ -147,30 +169,44 @@ def parse(done: Completed, type_: type[T], where: str) -> T:
 
 
 def parse_line(line: bytes, type_: type[T], where: str) -> T:
-    """One JSON line as `type_`. Raises DeviceError when it is anything else, or of another protocol."""
+    """One JSON line as `type_`, or the error it stands for. Raises DeviceError when it is anything else."""
+    if (error := _error_in(line, where)) is not None:
+        raise error
     try:
-        raw = msgspec.json.decode(line)
-        if isinstance(raw, dict) and "error" in raw:
-            raise _typed(str(raw["error"].get("code", "")), str(raw["error"].get("message", "")), where)
-        if not isinstance(raw, dict) or raw.get("protocol", PROTOCOL) != PROTOCOL:
-            raise DeviceError("ekrun speaks another protocol", where=where, next_step="reinstall edgekit")
-        return msgspec.convert(raw, type_)
-    except (msgspec.DecodeError, msgspec.ValidationError, AttributeError) as error:
+        return msgspec.json.decode(line, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DeviceError(f"ekrun answered out of protocol ({error})", where=where) from error
 
 
 def failure(done: Completed, where: str) -> EdgekitError:
     """The error that ended an ekrun process."""
     lines = done.stdout.splitlines()
-    if lines and not done.timed_out:
-        try:
-            raw = msgspec.json.decode(lines[-1])
-            return _typed(str(raw["error"]["code"]), str(raw["error"]["message"]), where)
-        except (msgspec.DecodeError, KeyError, TypeError):
-            pass
+    if lines and not done.timed_out and (error := _error_in(lines[-1], where)) is not None:
+        return error
     words = done.stderr.decode(errors="replace").strip().splitlines()
     tail = f" ({words[-1][:300]})" if words else ""
     return ResourceLimit(f"the runner {describe_exit(done)}{tail}", where=where)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class _FailureReply:
+    protocol: Literal[1]
+    error: _Failure
+
+
+def _error_in(line: bytes, where: str) -> EdgekitError | None:
+    """The error an answer holds, or None when it is no error."""
+    try:
+        error = msgspec.json.decode(line, type=_FailureReply).error
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return _ERRORS.get(error.code, DeviceError)(" ".join(error.message.split())[:500], where=where)
 
 
 _ERRORS: Mapping[str, type[EdgekitError]] = {
@@ -182,7 +218,3 @@ _ERRORS: Mapping[str, type[EdgekitError]] = {
     "io": ResourceLimit,
     "out_of_memory": ResourceLimit,
 }
-
-
-def _typed(code: str, message: str, where: str) -> EdgekitError:
-    return _ERRORS.get(code, DeviceError)(" ".join(message.split())[:500], where=where)
