@@ -39,6 +39,13 @@ def test_without_data_nothing_is_calibrated() -> None:
     assert "ort-int8" in planned(model(), target(), ANY, DATA)
 
 
+def test_the_reference_runs_with_default_options_and_every_other_onnxruntime_candidate_flushes_denormals() -> None:
+    for c in make_plan(model(), target(), ANY, DATA).candidates:
+        flushes = c.run.options.get("session.set_denormal_as_zero") == "1"
+        assert flushes == (c.build.recipe.engine == "onnxruntime" and c.name != REFERENCE)
+    assert candidate(REFERENCE).run.options == {}
+
+
 def test_the_calibration_digest_keys_only_what_is_calibrated() -> None:
     for c in make_plan(model(), target(), ANY, DATA).candidates:
         assert bool(c.build.calibration_sha256) == c.build.recipe.needs_calibration
