@@ -89,8 +89,8 @@ RECIPES: dict[str, Recipe] = {
 # OpenVINO computes in bf16 wherever the CPU has it unless told otherwise; everything not named here runs in f32.
 _PRECISION_HINTS: Mapping[str, str] = {"ov-bf16": "bf16", "ov-int8-bf16": "bf16"}
 
-# Numbers below 1e-38 (denormals) cost a hundred cycles an operation on x86: on PP-OCR det, whose flat page areas make many, they take
-# more than half of ONNX Runtime's time. OpenVINO flushes them by itself. The reference runs with the defaults, as the user would.
+# Numbers below 1e-38 (denormals) cost a hundred cycles an operation on x86. On PP-OCR det, whose flat page areas make many, they
+# take more than half of ONNX Runtime's time. OpenVINO flushes them by itself; the reference runs with the defaults.
 _FLUSH_DENORMALS = {"session.set_denormal_as_zero": "1"}
 
 # Without it ONNX Runtime dequantizes the weights in every inference; with it, constant folding does so once at load.
