@@ -70,8 +70,8 @@ def _why_not(recipe: Recipe, model: ModelInfo, target: Target, requirements: Req
         return f"no {recipe.engine} edgekit knows runs on {target.arch} with glibc {target.glibc}"
     if refused := model.refusals.get(recipe.engine):
         return f"{recipe.engine} does not take the model: {refused[0]}"
-    if "bf16" in precision_words(recipe):
-        return _why_not_bf16(target.isa, facts.host_isa, target.name)
+    if "bf16" in precision_words(recipe) and (missing := _why_not_bf16(target.isa, facts.host_isa, target.name)):
+        return missing
     if recipe.needs_calibration and not facts.calibration_sha256:
         return "needs calibration data: add --data"
     if _quantizes(recipe) and _already_quantized(model.op_counts):
