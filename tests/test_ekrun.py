@@ -1,5 +1,6 @@
 """`ekrun run`: outputs equal the engines' own Python bindings, and what is refused, with which exit code."""
 
+import re
 import resource
 from pathlib import Path
 from typing import Any
@@ -138,13 +139,13 @@ def test_inputs_without_elements(tmp_path: Path, engine: str) -> None:
 def test_output_shapes_may_differ_between_samples(tmp_path: Path, engine: str) -> None:
     x, y = ("x", TensorProto.FLOAT, [4]), ("y", TensorProto.INT64, [1, "n"])
     model = save_model(tmp_path / "m.onnx", [helper.make_node("NonZero", ["x"], ["y"])], [x], [y])
-    feeds = {"x": np.array([[1, 0, 1, 1], [0, 0, 0, 0], [0, 2, 0, 0]], np.float32)}
+    feeds = {"x": np.array([[1, 0, 1, 1], [0, 1, 1, 1], [0, 0, 0, 0], [0, 2, 0, 0], [1, 1, 1, 0]], np.float32)}
     source = model if engine == "onnxruntime" else save_ir(model)
     out = tmp_path / "out"
     answer = ekrun("run", *engine_args(engine, source), *feed_args(tmp_path, feeds), "--out", out)
     (flat,) = outputs(answer, out)
-    assert answer.json["outputs"][0]["shapes"] == [[1, 3], [1, 0], [1, 1]]
-    np.testing.assert_array_equal(flat, [0, 2, 3, 1])
+    assert answer.json["outputs"][0]["shapes"] == [[1, 3], [1, 3], [1, 0], [1, 1], [1, 3]]
+    np.testing.assert_array_equal(flat, [0, 2, 3, 1, 2, 3, 1, 0, 1, 2])
 
 
 def accumulator(path: Path, rows: Any = 1) -> Path:
@@ -219,6 +220,19 @@ def test_an_input_may_be_called_by_any_of_its_names(tmp_path: Path) -> None:
         assert ekrun("run", *engine_args("openvino", ir), *feeds, "--out", tmp_path / "out").code == 0
 
 
+def test_an_openvino_output_without_a_name(tmp_path: Path) -> None:
+    model = conv_model(tmp_path / "m.onnx")
+    ir = save_ir(model)
+    named = ekrun("run", *engine_args("openvino", ir), *feed_args(tmp_path, conv_feed()), "--out", tmp_path / "out")
+    text = ir.read_text()
+    ir.write_text(re.sub(r' (output_)?names="y"', "", text))
+    args = [*engine_args("openvino", ir), *feed_args(tmp_path, conv_feed())]
+    unnamed = ekrun("run", *args, "--out", tmp_path / "unnamed")
+    assert [answer.json["outputs"][0]["name"] for answer in (named, unnamed)] == ["y", "output0"]
+    for one, other in zip(outputs(named, tmp_path / "out"), outputs(unnamed, tmp_path / "unnamed"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_settings_asked_and_in_force(tmp_path: Path, engine: str) -> None:
     model = conv_model(tmp_path / "m.onnx")
@@ -256,6 +270,7 @@ def bad_feeds(folder: Path) -> dict[str, list[str]]:
     (folder / "empty.npy").touch()
     whole = Path(feed("cut", good)[2:])
     whole.write_bytes(whole.read_bytes()[:-1])
+    empty_header = "{'descr': '', 'fortran_order': False, 'shape': (3,), }"
     object_header = "{'descr': '|O', 'fortran_order': False, 'shape': (3,), }"
     x = feed("good", good)
     return {
@@ -272,6 +287,7 @@ def bad_feeds(folder: Path) -> dict[str, list[str]]:
         "not a regular file": ["--input", f"x={folder / 'folder.npy'}"],
         "No such file": ["--input", f"x={folder / 'missing.npy'}"],
         "dtype is not one of": ["--input", f"x={save_raw(folder / 'object.npy', object_header, b'pickle')}"],
+        "dtype is empty": ["--input", f"x={save_raw(folder / 'typeless.npy', empty_header, bytes(12))}"],
         "no samples": ["--input", feed("none", good[:0])],
         "no sample axis": ["--input", feed("scalar", np.array(1.0, np.float32))],
         "one bool or uint8": ["--input", x, "--state", "y=x", "--reset", x[2:]],
@@ -299,6 +315,30 @@ def test_feeds_must_agree_in_samples(tmp_path: Path) -> None:
     )
     assert answer.code == BAD_INPUT
     assert "holds 2 samples" in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("samples", [10**6 + 1, 10**17])
+def test_samples_without_elements_are_not_claimed_by_the_million(tmp_path: Path, samples: int) -> None:
+    rows = TensorProto.FLOAT, ["n", 3]
+    model = save_model(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], [("x", *rows)], [("y", *rows)])
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({samples}, 0, 3), }}"
+    feed = save_raw(tmp_path / "forged.npy", header, b"")
+    answer = ekrun("run", *engine_args("onnxruntime", model), "--input", f"x={feed}", "--out", tmp_path / "out")
+    assert answer.code == BAD_INPUT
+    assert f"claims {samples} samples, at most 1000000 " in answer.json["error"]["message"]
+
+
+def test_no_feed_holds_more_samples_than_may_be_asked_for(tmp_path: Path) -> None:
+    samples = 10**9 + 1
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({samples},), }}"
+    resets = save_raw(tmp_path / "resets.npy", header, b"")
+    with resets.open("ab") as file:
+        file.truncate(file.tell() + samples)  # sparse: it takes no room
+    model = accumulator(tmp_path / "m.onnx")
+    args = [*engine_args("onnxruntime", model), "--state", "s_next=s", "--state", "y=x", "--reset", resets]
+    answer = ekrun("run", *args, "--out", tmp_path / "out")
+    assert answer.code == BAD_INPUT
+    assert "at most 1000000000 " in answer.json["error"]["message"]
 
 
 def test_a_state_of_unknown_shape_needs_an_initial_value(tmp_path: Path) -> None:
@@ -353,7 +393,9 @@ def test_libraries_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_usage(tmp_path: Path) -> None:
-    good = [*engine_args("onnxruntime", conv_model(tmp_path / "m.onnx")), "--out", tmp_path / "out"]
+    model = conv_model(tmp_path / "m.onnx")
+    good = [*engine_args("onnxruntime", model), "--out", tmp_path / "out"]
+    openvino = [*engine_args("openvino", save_ir(model)), "--out", tmp_path / "out"]
     wrong: list[list[Any]] = [
         [],
         ["fly"],
@@ -364,6 +406,8 @@ def test_usage(tmp_path: Path) -> None:
         ["run", *good, "--precision", "bf16"],  # openvino's
         ["run", *good, "--option", "graph_optimization=most"],
         ["run", *good, "--option", "a=1", "--option", "a=2"],
+        ["run", *openvino, "--option", "NO_SUCH_THING=1"],
+        ["run", *openvino, "--option", "NUM_STREAMS=banana"],
         ["run", *good, "--warmup", "1"],
         ["run", *good, "--input"],
         ["bench", *good[:-2]],
@@ -384,6 +428,16 @@ def test_a_failing_inference(tmp_path: Path) -> None:
     answer = ekrun("run", *engine_args("onnxruntime", model), *feeds, "--out", tmp_path / "out")
     assert (answer.code, answer.json["error"]["code"]) == (INFERENCE, "inference_failed")
     assert not list((tmp_path / "out").iterdir()), "the first sample's output must not stay behind"
+
+
+def test_a_failed_run_leaves_no_older_runs_output(tmp_path: Path) -> None:
+    x, i, y = ("x", TensorProto.FLOAT, [3]), ("i", TensorProto.INT64, [1]), ("y", TensorProto.FLOAT, [1])
+    model = save_model(tmp_path / "m.onnx", [helper.make_node("Gather", ["x", "i"], ["y"])], [x, i], [y])
+    for index, left in ((2, ["0.npy", "kept"]), (7, ["kept"])):
+        feeds = feed_args(tmp_path, {"x": np.zeros((1, 3), np.float32), "i": np.array([[index]], np.int64)})
+        ekrun("run", *engine_args("onnxruntime", model), *feeds, "--out", tmp_path / "out")
+        (tmp_path / "out" / "kept").touch()
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == left
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:

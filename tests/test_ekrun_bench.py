@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
-from tests.ekrun_tools import built, conv_feed, conv_model, ekrun, engine_args, feed_args, save_ir
+from tests.ekrun_tools import built, conv_feed, conv_model, ekrun, engine_args, feed_args, save_ir, save_model
 
 LOAD_TIMES = ("library_load_ms", "session_create_ms", "first_inference_ms", "process_to_first_inference_ms")
 
@@ -59,6 +60,18 @@ def test_a_large_feed_file_is_not_the_models_memory(tmp_path: Path) -> None:
     assert large < small + (4 << 20)
 
 
+def test_what_the_answer_takes_is_not_the_models_memory(tmp_path: Path) -> None:
+    x, y = ("x", TensorProto.FLOAT, [1]), ("y", TensorProto.FLOAT, [1])
+    model = save_model(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], [x], [y])
+    args = ["bench", *engine_args("onnxruntime", model), *feed_args(tmp_path, {"x": np.ones((1, 1), np.float32)})]
+    runs, few = 200_000, ekrun(*args, "--runs", 10).json["memory"]
+    once = ekrun(*args, "--runs", runs).json["memory"]
+    bursts = ekrun(*args, "--stdin", stdin=f"go {runs}\n" * 2).json["memory"]
+    for many in (once, bursts):
+        for name in ("after_inference_anon", "peak_inference_rss"):
+            assert many[name] < few[name] + 8 * runs + (512 << 10), "8 bytes for each latency, and noise"
+
+
 @contextmanager
 def waiting(args: list[str]) -> Iterator[subprocess.Popen[str]]:
     argv = [str(built()["x86_64"]), *args]
@@ -88,6 +101,8 @@ def test_bursts_on_stdin_and_idle_between_them(tmp_path: Path, engine: str, thre
         ready = answer_of(process)
         assert ready["event"] == "ready"
         assert ready["first_inference_ms"] > 0
+        fds = Path(f"/proc/{process.pid}/fd")
+        assert (fds / "1").readlink() == (fds / "2").readlink(), "what an engine prints must not mix with answers"
         for count in (3, 20):
             ran = answer_of(process, f"go {count}\n")
             assert (ran["event"], len(ran["latencies_ns"])) == ("ran", count)

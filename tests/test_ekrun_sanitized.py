@@ -1,7 +1,9 @@
 """What parses untrusted bytes in ekrun, under the address and undefined-behaviour sanitizers of gcc."""
 
+import json
 import os
 import re
+import resource
 import subprocess
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgekit.runner.build import SOURCES
-from tests.ekrun_tools import conv_feed, conv_model, ekrun, engine_args, feed_args, outputs, plant
+from tests.ekrun_tools import built, conv_feed, conv_model, ekrun, engine_args, feed_args, outputs, plant
 
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 # -O0: at -O1 gcc 12 leaves out a check that the negative control below needs.
@@ -55,6 +57,21 @@ def test_a_missing_bounds_check_is_noticed(tmp_path: Path, check: str) -> None:
     assert done.returncode != 0
 
 
+@pytest.mark.parametrize("checked", [True, False], ids=["checked", "negative control"])
+def test_what_the_parser_does_not_set_is_not_read(tmp_path: Path, checked: bool) -> None:
+    # The fuzz program paints the stack with a good dtype. The sanitizers' own frames would hide it: built as shipped.
+    check, parser = "if (!*descr)", tmp_path / "npy.c"
+    source = (SOURCES / "npy.c").read_text()
+    assert check in source
+    parser.write_text(source if checked else source.replace(check, "if (0)"))
+    parts = [str(parser), *(str(SOURCES / name) for name in ("tensor.c", "fail.c", "json.c"))]
+    fuzz = str(tmp_path / "fuzz")
+    subprocess.run(["gcc", "-std=c11", "-Os", f"-I{SOURCES}", str(FUZZ), *parts, "-lm", "-o", fuzz], check=True)
+    done = subprocess.run([fuzz], capture_output=True, text=True, timeout=120)
+    assert (done.returncode == 0) == checked
+    assert ("judged wrongly: {'descr': ''," in done.stderr) != checked
+
+
 def test_a_whole_run_under_the_sanitizers(tmp_path: Path, sanitized: Path) -> None:
     model, feeds = conv_model(tmp_path / "m.onnx"), conv_feed()
     args = [*engine_args("onnxruntime", model, threads=2), *feed_args(tmp_path, feeds)]
@@ -88,3 +105,56 @@ def test_hostile_kernel_files_under_the_sanitizers(tmp_path: Path, sanitized: Pa
     assert found["cgroup_cpu_quota"] is None
     assert found["conditions"]["load_average"] == [None, None, None]
     assert "\x1b" in found["conditions"]["frequencies"][0]["governor"]
+
+
+ONLINE = {
+    "-2000000000-0,-2000000000-0": None,
+    "-9223372036854775808-5": None,
+    "9223372036854775807": None,
+    "0-4096": None,
+    "0-": None,
+    " 1": None,
+    "x": None,
+    ",": None,
+    "0-4095": 4096,
+}
+
+
+@pytest.mark.parametrize("online", ONLINE)
+def test_numbers_that_overflow_are_unknown(tmp_path: Path, sanitized: Path, online: str) -> None:
+    meminfo = "MemTotal: 9223372036854775807 kB\nSwapTotal: 9007199254740991 kB\nSwapFree: 9007199254740992 kB\n"
+    tree = {"proc/meminfo": meminfo, "sys/devices/system/cpu/online": f"{online}\n"}
+    for program in (sanitized, built()["x86_64"]):  # as shipped, an overflow would be a SIGILL
+        answer = ekrun("facts", "--root", plant(tmp_path, tree), program=[str(program)])
+        assert answer.code == 0, answer.stderr
+        found = answer.json
+        assert found["cpus_online"] == ONLINE[online]
+        assert found["ram_total_bytes"] is found["swap_free_bytes"] is None
+        assert found["swap_total_bytes"] == 9007199254740991 * 1024
+
+
+MANY = """
+#include "json.h"
+int main(void) {
+    struct json j;
+    answers_open();
+    json_open(&j);
+    json_begin(&j, NULL, '[');
+    for (int64_t i = 0; i < 1000000; i++)
+        json_int(&j, NULL, i);
+    json_end(&j, ']');
+    json_print(&j);
+}
+"""
+
+
+def test_an_answer_that_memory_does_not_hold_is_no_answer(tmp_path: Path) -> None:
+    (tmp_path / "many.c").write_text(MANY)
+    parts = [str(SOURCES / name) for name in ("fail.c", "json.c")]
+    many = tmp_path / "many"
+    # without the sanitizers: they take more address space than the limit leaves
+    subprocess.run(["gcc", "-std=c11", f"-I{SOURCES}", str(tmp_path / "many.c"), *parts, "-o", str(many)], check=True)
+    limited = ekrun(program=[str(many)], before=lambda: resource.setrlimit(resource.RLIMIT_AS, (8 << 20,) * 2))
+    assert (limited.code, limited.json["error"]["code"]) == (8, "out_of_memory")
+    whole = subprocess.run([str(many)], capture_output=True, check=True)
+    assert json.loads(whole.stdout) == list(range(1_000_000))

@@ -20,6 +20,7 @@ struct sample {
 
 static const struct sample CORPUS[] = {
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", 24, 1, 1},
+    {"{'descr': '', 'fortran_order': False, 'shape': (2, 3), }", 24, 1, 0}, /* must not pass for the one before */
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", 24, 2, 1},
     {"{'descr': '|u1', 'fortran_order': False, 'shape': (5,), }", 5, 3, 1},
     {"{'shape': (), 'descr': '<i8', 'fortran_order': False}", 8, 1, 1},
@@ -73,11 +74,19 @@ static unsigned char *compose(const struct sample *sample, size_t *size) {
     return bytes;
 }
 
+/* Leaves "f4" all over the stack to come: what the parser does not set is then a good dtype. */
+static void paint_stack(void) {
+    volatile char paint[8192];
+    for (size_t i = 0; i < sizeof paint; i++)
+        paint[i] = "\0f4"[i % 4];
+}
+
 /* True when the head of a file of `file_size` bytes is accepted. If its header does not account for the file: abort. */
 static int judge_head(const unsigned char *bytes, size_t size, uint64_t file_size) {
     struct npy npy;
     unsigned char *exact = malloc(size ? size : 1);
     memcpy(exact, bytes, size);
+    paint_stack();
     const char *reason = npy_parse(exact, size, file_size, &npy);
     free(exact);
     if (!reason && (npy.offset + npy.bytes != file_size || npy.rank > NPY_MAX_RANK || npy.dtype == DT_NONE))

@@ -25,7 +25,7 @@ static const struct rule RULES[] = {
     {"--model", TEXT, ENGINE_VERBS, FIELD(model), 0, 0},
     {"--precision", TEXT, ENGINE_VERBS, FIELD(precision), 0, 0},
     {"--threads", NUMBER, ENGINE_VERBS, FIELD(threads), 1, 1024},
-    {"--samples", NUMBER, ENGINE_VERBS, FIELD(samples), 1, 1000000000},
+    {"--samples", NUMBER, ENGINE_VERBS, FIELD(samples), 1, MAX_SAMPLES},
     {"--input", PAIR_LAST, ENGINE_VERBS, FIELD(inputs), 0, 0},
     {"--state", PAIR_LAST, ENGINE_VERBS, FIELD(states), 0, 0},
     {"--reset", TEXT, ENGINE_VERBS, FIELD(reset), 0, 0},

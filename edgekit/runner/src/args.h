@@ -5,6 +5,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* Also the most that a feed may hold: more is a forged header, not data. */
+#define MAX_SAMPLES 1000000000
+
 enum verb { VERB_FACTS = 1, VERB_RUN = 2, VERB_BENCH = 4 };
 
 struct pair {

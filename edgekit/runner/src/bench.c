@@ -2,7 +2,7 @@
  *
  * - inside the clock is the engine's call alone: inputs are in their buffers before, outputs are released after;
  * - raw nanoseconds are kept; statistics are the caller's;
- * - memory is sampled between phases, each with a high-water mark of its own.
+ * - memory is sampled between phases, each with a high-water mark of its own, before an answer is written.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -24,6 +24,7 @@ struct bench {
     struct engine engine;
     struct feeds feeds;
     size_t next_sample;
+    int64_t returned_ns; /* when the last inference did */
     int64_t first_inference_ns, to_first_inference_ns;
     struct memory baseline, loaded, finished;
     bool inference_peak_known;
@@ -36,14 +37,26 @@ static int64_t infer_next(struct bench *b) {
     feeds_load(&b->feeds, engine, b->next_sample, b->next_sample == 0);
     int64_t before = now_ns();
     engine->ops->infer(engine);
-    int64_t after = now_ns();
+    b->returned_ns = now_ns();
+    int64_t latency = b->returned_ns - before;
     feeds_keep_state(&b->feeds, engine);
     engine->ops->release_outputs(engine);
     b->next_sample = (b->next_sample + 1) % b->feeds.samples;
-    return after - before;
+    return latency;
+}
+
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* Memory after inferences, at once: what an answer takes to write is not the model's. The peak is that of all so far.
+ */
+static void note_memory(struct bench *b) {
+    int64_t peak = b->finished.peak;
+    sample_memory(&b->finished);
+    b->finished.peak = larger(peak, b->finished.peak);
 }
 
 static void start(struct bench *b, const struct options *options, int64_t started_ns) {
+    b->finished.peak = -1;
     reset_peak();
     sample_memory(&b->baseline);
     engine_open(&b->engine, options);
@@ -51,9 +64,10 @@ static void start(struct bench *b, const struct options *options, int64_t starte
     feeds_open(&b->feeds, &b->engine, options);
     b->inference_peak_known = reset_peak();
     b->first_inference_ns = infer_next(b);
-    b->to_first_inference_ns = now_ns() - started_ns;
+    b->to_first_inference_ns = b->returned_ns - started_ns;
     for (long i = 0; i < options->warmup; i++)
         infer_next(b);
+    note_memory(b);
 }
 
 static void burst(struct bench *b, int64_t *latencies, int64_t count) {
@@ -69,8 +83,6 @@ static void write_load(struct bench *b, struct json *j) {
     json_count(j, "process_threads", b->loaded.threads);
     json_int(j, "samples", (int64_t)b->feeds.samples);
 }
-
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static void write_memory(struct bench *b, struct json *j) {
     /* Without a reset the mark still holds for the load, which nothing larger precedes; not for what follows. */
@@ -105,9 +117,11 @@ static void measure(struct bench *b, int64_t count, struct json *j) {
     int64_t *latencies = allocate((size_t)count, sizeof *latencies);
     struct usage before, after;
     memset(latencies, 0, (size_t)count * sizeof *latencies); /* its pages are touched before the clock runs */
+    reset_peak();                                            /* the last answer's */
     sample_usage(&before);
     burst(b, latencies, count);
     sample_usage(&after);
+    note_memory(b);
     after = usage_between(&before, &after);
     json_begin(j, "latencies_ns", '[');
     for (int64_t i = 0; i < count; i++)
@@ -130,7 +144,6 @@ static void end_event(struct json *j) {
 }
 
 static void finish_bench(struct bench *b, struct json *j) {
-    sample_memory(&b->finished);
     json_int(j, "runs", b->runs);
     write_memory(b, j);
     b->engine.ops->close(&b->engine);

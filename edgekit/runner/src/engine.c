@@ -12,10 +12,6 @@
 #include "fail.h"
 #include "proc.h"
 
-/* What an engine's library needs and a bundle may carry beside it, in the order of their own needs. Opened by absolute
- * path first, they satisfy the engine's DT_NEEDED by soname: no LD_LIBRARY_PATH, and no mixture with a system copy. */
-static const char *const COMPANIONS[] = {"libgcc_s.so.", "libstdc++.so.", "libtbb.so.", "libopenvino.so."};
-
 static void open_library(const char *path, void **library) {
     *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!*library) {
@@ -24,6 +20,14 @@ static void open_library(const char *path, void **library) {
     }
 }
 
+/* `prefix` and a version: libstdc++.so.6.0.30, not the libstdc++.so.6.0.30-gdb.py that a system keeps beside it. */
+static bool is_library(const char *name, const char *prefix) {
+    size_t length = strlen(prefix);
+    return strncmp(name, prefix, length) == 0 && name[length] && !name[length + strspn(name + length, "0123456789.")];
+}
+
+/* Opened by absolute path before the engine's library, they satisfy its DT_NEEDED by soname: no LD_LIBRARY_PATH, and no
+ * mixture with a system copy. */
 static void open_companions(const char *folder, const char *prefix) {
     DIR *dir = opendir(folder);
     if (!dir)
@@ -31,7 +35,7 @@ static void open_companions(const char *folder, const char *prefix) {
     for (struct dirent *entry; (entry = readdir(dir));) {
         char path[4096];
         void *library;
-        if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0)
+        if (!is_library(entry->d_name, prefix))
             continue;
         if (snprintf(path, sizeof path, "%s/%s", folder, entry->d_name) < (int)sizeof path)
             open_library(path, &library);
@@ -44,10 +48,11 @@ static void load_library(struct engine *engine) {
     const char *path = engine->options->lib;
     char *folder = allocate(strlen(path) + 1, 1);
     memcpy(folder, path, (size_t)(strrchr(path, '/') - path));
-    for (size_t i = 0; i < sizeof COMPANIONS / sizeof *COMPANIONS; i++)
-        open_companions(folder, COMPANIONS[i]);
+    for (const char *const *prefix = engine->ops->companions; *prefix; prefix++)
+        open_companions(folder, *prefix);
     free(folder);
     open_library(path, &engine->library);
+    engine->ops->load(engine);
     engine->library_load_ns = now_ns() - started;
 }
 

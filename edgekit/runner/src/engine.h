@@ -17,7 +17,11 @@ struct engine;
 
 struct engine_ops {
     const char *name;
-    /* Loads library and model, fills ports, version and times. */
+    /* What the library needs and a bundle may carry beside it, as "libname.so.", in the order of their own needs. */
+    const char *const *companions;
+    /* Binds the functions of the library, fills version. */
+    void (*load)(struct engine *engine);
+    /* Opens the model, fills ports and the times but library_load_ns. */
     void (*open)(struct engine *engine);
     /* Makes `tensor` input `index` of the runs to come. Its buffer stays the caller's, to refill between runs. */
     void (*bind)(struct engine *engine, size_t index, const struct tensor *tensor);

@@ -48,6 +48,7 @@ enum { OV_INVALID_C_PARAM = -14 };
     X(int, ov_core_create, (ov_core **))                                                                               \
     X(void, ov_core_free, (ov_core *))                                                                                 \
     X(int, ov_core_read_model, (const ov_core *, const char *path, const char *weights, ov_model **))                  \
+    X(int, ov_core_get_property, (const ov_core *, const char *device, const char *key, char **value))                 \
     X(int, ov_core_set_property, (const ov_core *, const char *device, ...))                                           \
     X(int, ov_core_compile_model,                                                                                      \
       (const ov_core *, const ov_model *, const char *device, size_t, ov_compiled **, ...))                            \
@@ -151,6 +152,14 @@ static void check_numbering(struct engine *engine, struct openvino *ov) {
     }
 }
 
+static const char *const COMPANIONS[] = {"libgcc_s.so.", "libstdc++.so.", "libtbb.so.", "libopenvino.so.", NULL};
+
+static void openvino_load(struct engine *engine) {
+    struct openvino *ov = engine->impl = allocate(1, sizeof *ov);
+    load_api(engine, ov);
+    check_numbering(engine, ov);
+}
+
 /* What ekrun itself sets; --option may set each of them otherwise. One thread must not be pinned to CPU 0. */
 static void default_settings(const struct options *asked, char *threads, size_t size, struct pair defaults[4]) {
     snprintf(threads, size, "%ld", asked->threads);
@@ -158,6 +167,15 @@ static void default_settings(const struct options *asked, char *threads, size_t 
     defaults[1] = (struct pair){"INFERENCE_NUM_THREADS", threads};
     defaults[2] = (struct pair){"NUM_STREAMS", "1"};
     defaults[3] = (struct pair){"ENABLE_CPU_PINNING", "NO"};
+}
+
+/* Until the device's plugin is loaded, a core stores its properties unchecked, and a wrong one would fail later, as if
+ * the model were at fault. */
+static void load_plugin(struct openvino *ov) {
+    char *name;
+    must(ov, ov->api.ov_core_get_property(ov->core, DEVICE, "FULL_DEVICE_NAME", &name), EXIT_LIBRARY,
+         "OpenVINO's plugin for the " DEVICE);
+    ov->api.ov_free(name);
 }
 
 static void set_property(struct openvino *ov, const struct pair *option) {
@@ -174,12 +192,17 @@ static void apply_settings(struct openvino *ov, const struct options *asked) {
         set_property(ov, &asked->engine_options.items[i]);
 }
 
-static char *port_name(struct openvino *ov, const ov_port *port) {
-    char *name, *copy;
-    must(ov, ov->api.ov_port_get_any_name(port, &name), EXIT_MODEL, "name of a tensor");
-    copy = allocate(strlen(name) + 1, 1);
-    strcpy(copy, name);
-    ov->api.ov_free(name);
+/* A tensor needs no name: then it goes by `unnamed`, or is refused where that is NULL. */
+static char *port_name(struct openvino *ov, const ov_port *port, const char *unnamed) {
+    char *name = NULL;
+    int status = ov->api.ov_port_get_any_name(port, &name);
+    if (!unnamed)
+        must(ov, status, EXIT_MODEL, "name of a tensor");
+    const char *shown = status == 0 ? name : unnamed;
+    char *copy = allocate(strlen(shown) + 1, 1);
+    strcpy(copy, shown);
+    if (name)
+        ov->api.ov_free(name);
     return copy;
 }
 
@@ -187,12 +210,14 @@ static void read_port(struct openvino *ov, struct port *port, size_t index, bool
     const struct api *api = &ov->api;
     struct ov_partial_shape shape = {0};
     ov_port *handle;
+    char unnamed[32];
     int type;
+    snprintf(unnamed, sizeof unnamed, "output%zu", index);
     must(ov,
          (is_input ? api->ov_compiled_model_input_by_index : api->ov_compiled_model_output_by_index)(ov->compiled,
                                                                                                      index, &handle),
          EXIT_MODEL, "tensor of the model");
-    port->name = port_name(ov, handle);
+    port->name = port_name(ov, handle, is_input ? NULL : unnamed);
     must(ov, api->ov_port_get_element_type(handle, &type), EXIT_MODEL, port->name);
     must(ov, api->ov_port_get_partial_shape(handle, &shape), EXIT_MODEL, port->name);
     bool ranked = shape.rank.min == shape.rank.max;
@@ -220,11 +245,10 @@ static void read_ports(struct engine *engine, struct openvino *ov) {
 
 static void openvino_open(struct engine *engine) {
     const struct options *asked = engine->options;
-    struct openvino *ov = engine->impl = allocate(1, sizeof *ov);
-    load_api(engine, ov);
-    check_numbering(engine, ov);
+    struct openvino *ov = engine->impl;
     int64_t started = now_ns();
     must(ov, ov->api.ov_core_create(&ov->core), EXIT_LIBRARY, "OpenVINO core");
+    load_plugin(ov);
     apply_settings(ov, asked);
     int64_t created = now_ns();
     must(ov, ov->api.ov_core_read_model(ov->core, asked->model, NULL, &ov->model), EXIT_MODEL, asked->model);
@@ -275,6 +299,10 @@ static void openvino_output(struct engine *engine, size_t index, struct tensor *
     ov->api.ov_shape_free(&shape);
     if (!shape_bytes(view->dims, view->rank, DTYPES[view->dtype].size, &view->bytes))
         fail(EXIT_INFERENCE, "output '%s' is too large", name);
+    size_t present;
+    must(ov, ov->api.ov_tensor_get_byte_size(ov->outputs[index], &present), EXIT_INFERENCE, name);
+    if (present != view->bytes)
+        fail(EXIT_INFERENCE, "output '%s' has %zu bytes, its declared type and shape %zu", name, present, view->bytes);
     view->data = NULL;
     if (view->bytes)
         must(ov, ov->api.ov_tensor_data(ov->outputs[index], &view->data), EXIT_INFERENCE, name);
@@ -298,7 +326,7 @@ static const char *openvino_resolve(struct engine *engine, const char *name, boo
                                                                                                   &port) != 0)
         return NULL;
     free(ov->resolved);
-    ov->resolved = port_name(ov, port);
+    ov->resolved = port_name(ov, port, NULL);
     api->ov_output_const_port_free(port);
     return ov->resolved;
 }
@@ -350,6 +378,8 @@ static void openvino_close(struct engine *engine) {
 
 const struct engine_ops ENGINE_OPENVINO = {
     .name = "openvino",
+    .companions = COMPANIONS,
+    .load = openvino_load,
     .open = openvino_open,
     .bind = openvino_bind,
     .infer = openvino_infer,

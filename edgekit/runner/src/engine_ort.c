@@ -118,7 +118,10 @@ static void must(struct ort *ort, OrtStatus *status, enum exit_code code, const 
     fail(unless_memory(code, message), "%s: %s", what, message);
 }
 
-static void load_api(struct engine *engine, struct ort *ort) {
+static const char *const COMPANIONS[] = {"libgcc_s.so.", "libstdc++.so.", NULL};
+
+static void ort_load(struct engine *engine) {
+    struct ort *ort = engine->impl = allocate(1, sizeof *ort);
     const struct api_base *(*get_base)(void) = (const struct api_base *(*)(void))engine_symbol(engine, "OrtGetApiBase");
     const struct api_base *base = get_base();
     const char *version = base->GetVersionString();
@@ -250,11 +253,10 @@ static void read_ports(struct engine *engine, struct ort *ort) {
 
 static void ort_open(struct engine *engine) {
     const struct options *asked = engine->options;
-    struct ort *ort = engine->impl = allocate(1, sizeof *ort);
+    struct ort *ort = engine->impl;
     if (strcmp(asked->precision, "f32") != 0)
         fail(EXIT_USAGE, "--precision is for openvino: onnxruntime computes in the model's own types");
     int64_t started = now_ns();
-    load_api(engine, ort);
     must(ort, ort->api.GetAllocatorWithDefaultOptions(&ort->allocator), EXIT_LIBRARY, "allocator");
     must(ort, ort->api.CreateEnv(ORT_LOG_ERROR, "ekrun", &ort->env), EXIT_LIBRARY, "environment");
     create_options(ort, asked);
@@ -354,6 +356,8 @@ static void ort_close(struct engine *engine) {
 
 const struct engine_ops ENGINE_ONNXRUNTIME = {
     .name = "onnxruntime",
+    .companions = COMPANIONS,
+    .load = ort_load,
     .open = ort_open,
     .bind = ort_bind,
     .infer = ort_infer,

@@ -22,16 +22,26 @@
 #define FACTS_VERSION 1
 #define MOST_CPUS 4096
 
+/* A CPU's number at `*at`, and past it; -1 when none is there. */
+static long take_cpu(char **at) {
+    if (**at < '0' || **at > '9')
+        return -1;
+    long number = strtol(*at, at, 10);
+    return number < MOST_CPUS ? number : -1;
+}
+
 static int online_cpus(void) {
     char text[1024];
     int count = 0;
     if (!sys_read_line("/sys/devices/system/cpu/online", text, sizeof text))
         return (int)sysconf(_SC_NPROCESSORS_ONLN);
     for (char *at = text; *at;) { /* "0-3,5" */
-        long first = strtol(at, &at, 10), last = first;
-        if (*at == '-')
-            last = strtol(at + 1, &at, 10);
-        if (last < first || last > MOST_CPUS || (*at && *at != ','))
+        long first = take_cpu(&at), last = first;
+        if (*at == '-') {
+            at++;
+            last = take_cpu(&at);
+        }
+        if (first < 0 || last < first || (*at && *at != ','))
             return -1;
         count += (int)(last - first + 1);
         at += *at == ',';
@@ -99,19 +109,14 @@ static void write_clusters(struct json *j) {
     json_end(j, '}');
 }
 
-static int64_t meminfo_bytes(const char *text, const char *key) {
-    int64_t kib = sys_field(text, key);
-    return kib < 0 ? -1 : kib * 1024;
-}
-
 static void write_memory(struct json *j) {
     char text[8192];
     if (!sys_read("/proc/meminfo", text, sizeof text))
         *text = '\0';
-    json_count(j, "ram_total_bytes", meminfo_bytes(text, "MemTotal:"));
-    json_count(j, "ram_available_bytes", meminfo_bytes(text, "MemAvailable:"));
-    json_count(j, "swap_total_bytes", meminfo_bytes(text, "SwapTotal:"));
-    json_count(j, "swap_free_bytes", meminfo_bytes(text, "SwapFree:"));
+    json_count(j, "ram_total_bytes", sys_kib_bytes(text, "MemTotal:"));
+    json_count(j, "ram_available_bytes", sys_kib_bytes(text, "MemAvailable:"));
+    json_count(j, "swap_total_bytes", sys_kib_bytes(text, "SwapTotal:"));
+    json_count(j, "swap_free_bytes", sys_kib_bytes(text, "SwapFree:"));
 }
 
 static void write_system(struct json *j) {

@@ -1,6 +1,5 @@
 #include "fail.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -43,7 +42,9 @@ static void print_for_people(const char *message) {
 }
 
 static void print_for_programs(enum exit_code code, const char *message) {
-    struct json j = {.out = stdout};
+    struct json j = {.out = answers};
+    if (!answers)
+        return;
     json_begin(&j, NULL, '{');
     json_int(&j, "protocol", EKRUN_PROTOCOL);
     json_begin(&j, "error", '{');
@@ -51,8 +52,8 @@ static void print_for_programs(enum exit_code code, const char *message) {
     json_string(&j, "message", message);
     json_end(&j, '}');
     json_end(&j, '}');
-    fputc('\n', stdout);
-    fflush(stdout);
+    fputc('\n', answers);
+    fflush(answers);
 }
 
 _Noreturn void fail(enum exit_code code, const char *format, ...) {
@@ -76,11 +77,7 @@ enum exit_code unless_memory(enum exit_code code, const char *engine_message) {
     return code;
 }
 
-_Noreturn void finish(void) {
-    if (fflush(stdout) != 0)
-        fail(EXIT_IO, "cannot write to stdout: %s", strerror(errno));
-    _exit(0);
-}
+_Noreturn void finish(void) { _exit(0); }
 
 void *allocate(size_t count, size_t size) {
     void *memory = calloc(count ? count : 1, size ? size : 1);

@@ -28,7 +28,8 @@ enum exit_code unless_memory(enum exit_code code, const char *engine_message);
 /* Called once by fail() before the process ends. */
 void set_cleanup(void (*cleanup)(void));
 
-/* Ends the process without running the exit handlers of engines, whose threads may still be alive. */
+/* Ends the process, whose answers are written, without running the exit handlers of engines, whose threads may still be
+ * alive. */
 _Noreturn void finish(void);
 
 /* Zeroed memory or fail(EXIT_MEMORY). A request for no bytes still yields a valid pointer. */

@@ -10,6 +10,9 @@
 
 #include "fail.h"
 
+/* Samples without elements take no room, so the length of a file does not vouch for their number. */
+#define MOST_EMPTY_SAMPLES 1000000
+
 static void read_at(const struct feed *feed, void *buffer, size_t bytes, size_t offset) {
     for (size_t done = 0; done < bytes;) {
         ssize_t n = pread(feed->fd, (char *)buffer + done, bytes - done, (off_t)(offset + done));
@@ -44,6 +47,9 @@ static void agree_in_samples(struct feeds *feeds, const struct feed *feed) {
     size_t samples = (size_t)feed->npy.dims[0];
     if (samples == 0)
         fail(EXIT_INPUT, "%s: it holds no samples", feed->path);
+    size_t most = feed->npy.bytes ? MAX_SAMPLES : MOST_EMPTY_SAMPLES;
+    if (samples > most)
+        fail(EXIT_INPUT, "%s: it claims %zu samples, at most %zu are taken", feed->path, samples, most);
     if (feeds->samples && samples != feeds->samples)
         fail(EXIT_INPUT, "%s: it holds %zu samples, the other feeds %zu", feed->path, samples, feeds->samples);
     feeds->samples = samples;

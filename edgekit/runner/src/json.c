@@ -2,10 +2,13 @@
 #include "json.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fail.h"
 
@@ -25,31 +28,41 @@ static size_t utf8_length(const unsigned char *s) {
     return valid ? length : 0;
 }
 
-static void write_escaped(FILE *out, const char *text) {
-    fputc('"', out);
+/* A stream in memory does not keep its error once memory has run out: each write is checked. */
+static void put(struct json *j, const char *text, size_t size) { j->failed |= fwrite(text, 1, size, j->out) != size; }
+
+static void put_text(struct json *j, const char *text) { put(j, text, strlen(text)); }
+
+static void put_escaped(struct json *j, const char *text) {
+    char code[12];
+    put(j, "\"", 1);
     for (const unsigned char *s = (const unsigned char *)text; *s;) {
         size_t length = utf8_length(s);
-        if (length == 0)
-            fputs("\\ufffd", out);
-        else if (*s == '"' || *s == '\\')
-            fprintf(out, "\\%c", *s);
-        else if (*s < 0x20 || *s == 0x7f)
-            fprintf(out, "\\u%04x", *s);
-        else
-            fwrite(s, 1, length, out);
+        bool plain = length && *s != '"' && *s != '\\' && *s >= 0x20 && *s != 0x7f;
+        snprintf(code, sizeof code, "\\u%04x", length ? *s : 0xfffd);
+        put(j, plain ? (const char *)s : code, plain ? length : 6);
         s += length ? length : 1;
     }
-    fputc('"', out);
+    put(j, "\"", 1);
 }
 
 static void before_value(struct json *j, const char *key) {
     if (j->comma)
-        fputc(',', j->out);
+        put(j, ",", 1);
     j->comma = true;
     if (key) {
-        write_escaped(j->out, key);
-        fputc(':', j->out);
+        put_escaped(j, key);
+        put(j, ":", 1);
     }
+}
+
+FILE *answers;
+
+void answers_open(void) {
+    int fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    answers = fd < 0 ? NULL : fdopen(fd, "w");
+    if (!answers || dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
+        fail(EXIT_IO, "stdout and stderr must be open: %s", strerror(errno));
 }
 
 void json_open(struct json *j) {
@@ -60,35 +73,38 @@ void json_open(struct json *j) {
 }
 
 void json_print(struct json *j) {
-    if (fputc('\n', j->out) == EOF || fclose(j->out) != 0)
+    put(j, "\n", 1);
+    if (fclose(j->out) != 0 || j->failed)
         fail(EXIT_MEMORY, "out of memory for the answer");
-    if (fwrite(j->text, 1, j->size, stdout) != j->size || fflush(stdout) != 0)
+    if (fwrite(j->text, 1, j->size, answers) != j->size || fflush(answers) != 0)
         fail(EXIT_IO, "cannot write to stdout: %s", strerror(errno));
     free(j->text);
 }
 
 void json_begin(struct json *j, const char *key, char bracket) {
     before_value(j, key);
-    fputc(bracket, j->out);
+    put(j, &bracket, 1);
     j->comma = false;
 }
 
 void json_end(struct json *j, char bracket) {
-    fputc(bracket, j->out);
+    put(j, &bracket, 1);
     j->comma = true;
 }
 
 void json_string(struct json *j, const char *key, const char *value) {
     before_value(j, key);
     if (value)
-        write_escaped(j->out, value);
+        put_escaped(j, value);
     else
-        fputs("null", j->out);
+        put_text(j, "null");
 }
 
 void json_int(struct json *j, const char *key, int64_t value) {
+    char text[24];
     before_value(j, key);
-    fprintf(j->out, "%" PRId64, value);
+    snprintf(text, sizeof text, "%" PRId64, value);
+    put_text(j, text);
 }
 
 void json_count(struct json *j, const char *key, int64_t value) {
@@ -99,19 +115,19 @@ void json_count(struct json *j, const char *key, int64_t value) {
 }
 
 void json_real(struct json *j, const char *key, double value) {
+    char text[DBL_MAX_10_EXP + 16] = "null";
     before_value(j, key);
     if (isfinite(value))
-        fprintf(j->out, "%.6f", value);
-    else
-        fputs("null", j->out);
+        snprintf(text, sizeof text, "%.6f", value);
+    put_text(j, text);
 }
 
 void json_bool(struct json *j, const char *key, bool value) {
     before_value(j, key);
-    fputs(value ? "true" : "false", j->out);
+    put_text(j, value ? "true" : "false");
 }
 
 void json_null(struct json *j, const char *key) {
     before_value(j, key);
-    fputs("null", j->out);
+    put_text(j, "null");
 }

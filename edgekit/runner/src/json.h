@@ -7,16 +7,23 @@
 #include <stdint.h>
 #include <stdio.h>
 
+/* Where answers go: what stdout was when ekrun began. Engines print on stdout too, which from then on is stderr. */
+extern FILE *answers;
+
+/* First of all in main. Fails with EXIT_IO. */
+void answers_open(void);
+
 struct json {
     FILE *out;
-    bool comma; /* the next value needs one before it */
-    char *text; /* json_open only */
+    bool failed; /* a write did not go through */
+    bool comma;  /* the next value needs one before it */
+    char *text;  /* json_open only */
     size_t size;
 };
 
 /* A writer into memory, so that no half-written object ever reaches stdout. */
 void json_open(struct json *j);
-/* Writes what json_open collected and a newline to stdout, flushes, and frees. Fails with EXIT_IO. */
+/* Writes what json_open collected and a newline, flushes, and frees. Fails with EXIT_MEMORY or EXIT_IO. */
 void json_print(struct json *j);
 
 /* `bracket` is '{' or '['. `key` is NULL inside an array and for the outermost value. */

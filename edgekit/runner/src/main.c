@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include "fail.h"
+#include "json.h"
 #include "proc.h"
 #include "verbs.h"
 
@@ -20,6 +21,7 @@ static void raise_file_limit(void) {
 int main(int argc, char **argv) {
     int64_t started = now_ns();
     struct options options;
+    answers_open();
     signal(SIGPIPE, SIG_IGN); /* a closed pipe, and a file over RLIMIT_FSIZE, are write errors with an exit code */
     signal(SIGXFSZ, SIG_IGN);
     parse_args(argc, argv, &options);

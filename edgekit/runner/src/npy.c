@@ -86,6 +86,8 @@ static const char *take_dtype(struct cursor *c, struct npy *npy) {
     char descr[16];
     if (!take_string(c, descr, sizeof descr))
         return "its dtype is structured or malformed";
+    if (!*descr)
+        return "its dtype is empty";
     if (descr[0] == '>')
         return "it is big endian; save it as little endian";
     for (int dtype = DT_NONE + 1; dtype < DT_COUNT; dtype++) {

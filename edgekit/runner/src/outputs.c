@@ -2,6 +2,7 @@
 #include "outputs.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,20 +20,14 @@ struct output {
     int64_t elements, nonfinite;
     int rank; /* of the first sample */
     int64_t dims[MAX_RANK];
-    bool ragged;
-    int64_t *shapes; /* rank, then dimensions, of every sample */
+    int64_t alike;   /* samples of that shape before the first that differs */
+    int64_t *shapes; /* rank, then dimensions, of that one and every later sample */
     size_t shapes_used, shapes_room;
 };
 
 /* One set per process: the clean-up of fail() has to find the part files. */
 static struct output *outputs;
 static size_t output_count;
-
-static void remove_parts(void) {
-    for (size_t i = 0; i < output_count; i++)
-        if (outputs[i].part)
-            unlink(outputs[i].part);
-}
 
 static void check_io(bool good, const char *path) {
     if (!good)
@@ -46,18 +41,28 @@ static char *join(const char *folder, size_t index, const char *suffix) {
     return path;
 }
 
+/* A run that fails leaves no file of its own, and no older one that would pass for it. */
+static void remove_all(void) {
+    for (size_t i = 0; i < output_count; i++) {
+        unlink(outputs[i].part);
+        unlink(outputs[i].path);
+    }
+}
+
 void outputs_open(struct engine *engine, const char *folder) {
     check_io(mkdir(folder, 0777) == 0 || errno == EEXIST, folder);
     outputs = allocate(engine->output_count, sizeof *outputs);
-    set_cleanup(remove_parts);
     for (size_t i = 0; i < engine->output_count; i++) {
+        outputs[i].path = join(folder, i, "");
+        outputs[i].part = join(folder, i, ".part");
+    }
+    output_count = engine->output_count;
+    set_cleanup(remove_all);
+    for (size_t i = 0; i < output_count; i++) {
         struct output *o = &outputs[i];
-        char *part = join(folder, i, ".part");
-        o->path = join(folder, i, "");
-        o->file = fopen(part, "wbe");
-        check_io(o->file, part);
-        o->part = part;
-        output_count = i + 1;
+        check_io(unlink(o->path) == 0 || errno == ENOENT, o->path);
+        o->file = fopen(o->part, "wbe");
+        check_io(o->file, o->part);
     }
 }
 
@@ -80,11 +85,17 @@ static void begin(struct output *o, const struct tensor *view) {
     check_io(fseeko(o->file, (off_t)o->header, SEEK_SET) == 0, o->part);
 }
 
+static bool has_first_shape(const struct output *o, const struct tensor *view) {
+    return view->rank == o->rank && memcmp(view->dims, o->dims, (size_t)o->rank * sizeof *o->dims) == 0;
+}
+
 static void append(struct output *o, const struct tensor *view) {
     if (o->samples++ == 0)
         begin(o, view);
-    o->ragged |= view->rank != o->rank || memcmp(view->dims, o->dims, (size_t)o->rank * sizeof *o->dims) != 0;
-    note_shape(o, view);
+    if (o->alike == o->samples - 1 && has_first_shape(o, view))
+        o->alike++;
+    else
+        note_shape(o, view);
     o->elements += (int64_t)(view->bytes / DTYPES[view->dtype].size);
     o->nonfinite += count_nonfinite(view);
     if (view->bytes)
@@ -99,10 +110,12 @@ void outputs_append(struct engine *engine) {
     }
 }
 
+static bool is_ragged(const struct output *o) { return o->alike < o->samples; }
+
 /* The shape of the whole file; returns its rank. */
 static int stacked_shape(const struct output *o, int64_t dims[NPY_MAX_RANK]) {
-    dims[0] = o->ragged ? o->elements : o->samples;
-    if (o->ragged)
+    dims[0] = is_ragged(o) ? o->elements : o->samples;
+    if (is_ragged(o))
         return 1;
     memcpy(dims + 1, o->dims, (size_t)o->rank * sizeof *dims);
     return o->rank + 1;
@@ -127,6 +140,15 @@ static void write_dims(struct json *j, const char *key, const int64_t *dims, int
     json_end(j, ']');
 }
 
+static void write_shapes(const struct output *o, struct json *j) {
+    json_begin(j, "shapes", '[');
+    for (int64_t i = 0; i < o->alike; i++)
+        write_dims(j, NULL, o->dims, o->rank);
+    for (size_t at = 0; at < o->shapes_used; at += 1 + (size_t)o->shapes[at])
+        write_dims(j, NULL, o->shapes + at + 1, (int)o->shapes[at]);
+    json_end(j, ']');
+}
+
 static void describe(const struct output *o, size_t index, const struct port *port, struct json *j) {
     int64_t dims[NPY_MAX_RANK];
     int rank = stacked_shape(o, dims);
@@ -136,23 +158,27 @@ static void describe(const struct output *o, size_t index, const struct port *po
     json_string(j, "dtype", DTYPES[port->dtype].name);
     json_string(j, "file", strrchr(o->path, '/') + 1);
     write_dims(j, "shape", dims, rank);
-    if (!o->ragged) {
+    if (is_ragged(o))
+        write_shapes(o, j);
+    else
         json_string(j, "shapes", "equal");
-    } else {
-        json_begin(j, "shapes", '[');
-        for (size_t at = 0; at < o->shapes_used; at += 1 + (size_t)o->shapes[at])
-            write_dims(j, NULL, o->shapes + at + 1, (int)o->shapes[at]);
-        json_end(j, ']');
-    }
     json_int(j, "nonfinite", o->nonfinite);
     json_end(j, '}');
 }
 
-void outputs_finish(struct engine *engine, struct json *j) {
+/* Makes the renames last. Some file systems have no fsync for folders. */
+static void sync_folder(const char *folder) {
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    check_io(fd >= 0 && (fsync(fd) == 0 || errno == EINVAL), folder);
+    close(fd);
+}
+
+void outputs_finish(struct engine *engine, const char *folder, struct json *j) {
     for (size_t i = 0; i < output_count; i++)
         complete(&outputs[i], engine->outputs[i].dtype);
     for (size_t i = 0; i < output_count; i++)
         check_io(rename(outputs[i].part, outputs[i].path) == 0, outputs[i].path);
+    sync_folder(folder);
     set_cleanup(NULL);
     json_begin(j, "outputs", '[');
     for (size_t i = 0; i < output_count; i++) {

@@ -23,20 +23,15 @@ int64_t now_ns(void) { return read_clock(CLOCK_MONOTONIC); }
 
 int64_t cpu_ns(void) { return read_clock(CLOCK_PROCESS_CPUTIME_ID); }
 
-static int64_t kib(const char *status, const char *key) {
-    int64_t value = sys_field(status, key);
-    return value < 0 ? -1 : value * 1024;
-}
-
 void sample_memory(struct memory *memory) {
     char status[4096];
     *memory = (struct memory){-1, -1, -1, -1, -1};
     if (emulated() || !sys_read("/proc/self/status", status, sizeof status))
         return;
-    memory->rss = kib(status, "VmRSS:");
-    memory->peak = kib(status, "VmHWM:");
-    memory->anon = kib(status, "RssAnon:"); /* Linux 4.5 */
-    memory->file = kib(status, "RssFile:");
+    memory->rss = sys_kib_bytes(status, "VmRSS:");
+    memory->peak = sys_kib_bytes(status, "VmHWM:");
+    memory->anon = sys_kib_bytes(status, "RssAnon:"); /* Linux 4.5 */
+    memory->file = sys_kib_bytes(status, "RssFile:");
     memory->threads = sys_field(status, "Threads:");
 }
 

@@ -26,7 +26,7 @@ void run(const struct options *options) {
     json_string(&j, "verb", "run");
     engine_describe(&engine, &j);
     json_int(&j, "samples", (int64_t)feeds.samples);
-    outputs_finish(&engine, &j);
+    outputs_finish(&engine, options->out, &j);
     json_end(&j, '}');
     engine.ops->close(&engine);
     feeds_close(&feeds, &engine);

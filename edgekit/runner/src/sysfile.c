@@ -69,6 +69,11 @@ int64_t sys_field(const char *text, const char *key) {
     return -1;
 }
 
+int64_t sys_kib_bytes(const char *text, const char *key) {
+    int64_t kib = sys_field(text, key), bytes;
+    return kib < 0 || __builtin_mul_overflow(kib, 1024, &bytes) ? -1 : bytes;
+}
+
 static int ascending(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
 
 int sys_list(const char *directory, const char *prefix, int *numbers, int limit) {

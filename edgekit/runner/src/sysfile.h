@@ -21,6 +21,9 @@ int64_t sys_number(const char *format, ...) __attribute__((format(printf, 1, 2))
 /* The number after a line that begins with `key` in `text`, or -1. */
 int64_t sys_field(const char *text, const char *key);
 
+/* As sys_field, of a field in kB: its bytes, or -1. */
+int64_t sys_kib_bytes(const char *text, const char *key);
+
 /* A directory's numbers: the n of each entry called <prefix><n>, ascending, at most `limit`. Returns how many. */
 int sys_list(const char *directory, const char *prefix, int *numbers, int limit);
 
