@@ -198,6 +198,12 @@ def test_wrong_flags(edgekit: Cli, tmp_path: Path, arguments: list[str], says: s
     assert not (tmp_path / "run").exists()
 
 
+def test_a_cache_whose_path_ekrun_could_not_take_apart(edgekit: Cli, tmp_path: Path) -> None:
+    found = edgekit("--cache", tmp_path / "a=b", "optimize", MODEL, "-o", tmp_path / "run", "--json")
+    assert found.code == UsageError.exit_code
+    assert "--cache" in found.error
+
+
 def test_an_output_folder_that_is_not_a_run_is_left_alone(edgekit: Cli, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1").write_text("years of work")

@@ -19,6 +19,7 @@ from edgekit.core.dataset import DataSetInfo
 from edgekit.core.types import Artifact, ArtifactFile, Built, Candidate, content_digest
 from edgekit.devices.local import LocalDevice
 from edgekit.engines.closure import native_library
+from edgekit.errors import UsageError
 from edgekit.measure import device_facts
 from edgekit.process import kill_all
 from edgekit.runner.client import Feeds, Runnable
@@ -93,6 +94,10 @@ class Workshop:
         offline: bool = False,
         fresh: bool = False,
     ) -> None:
+        if "=" in str(cache.root.absolute()):  # ekrun takes NAME=FILE, split at the last "="
+            raise UsageError(
+                "the path of the cache holds '='", where=str(cache.root), next_step="choose another with --cache"
+            )
         self.cache = cache
         self.scratch = scratch
         self.device = device
