@@ -3,7 +3,7 @@
 - A blocked candidate (did not build, load or run, quantized nothing, collapsed) is never chosen.
 - The accuracy must hold on the selection split, as `core.accuracy.feasible` states.
 - Latency, throughput and memory are the target's if measured, else predicted; what rests on a prediction is `unproven`.
-- Of the feasible the best by `prefer` wins. Within the race's own A/A spread it is a tie: higher precision wins, then less memory.
+- Of the feasible the best by `prefer` wins. Within the race's own A/A spread it is a tie, and the higher precision wins it.
 - When nothing fits, the candidate nearest to fitting is named with what it lacks.
 """
 
@@ -166,11 +166,11 @@ def _is_tie(best: Figures, other: Figures, prefer: Prefer, aa_spread: float) -> 
 
 
 def _caution(outcome: Outcome, numbers: Figures) -> tuple[float, float, float, str]:
-    """Order among ties: the precision nearest to the original, then memory, then time, and the name for a settled order."""
+    """Order among ties: the precision nearest to the original, then time, then memory, and the name for a settled order."""
     precision = outcome.candidate.build.recipe.precision
     rank = _PRECISION_ORDER.index(precision) if precision in _PRECISION_ORDER else len(_PRECISION_ORDER)
     memory = numbers.peak_memory_bytes if numbers.peak_memory_bytes is not None else float("inf")
-    return (rank, memory, numbers.ratio, outcome.name)
+    return (rank, numbers.ratio, memory, outcome.name)
 
 
 def _best(ones: Sequence[tuple[Outcome, Figures]], prefer: Prefer, aa_spread: float) -> tuple[Outcome, Figures]:
@@ -191,7 +191,7 @@ def _why_won(numbers: Figures, prefer: Prefer, ones: Sequence[tuple[Outcome, Fig
         return f"the only feasible candidate; {what}{kind}"
     best = min(_cost(other, prefer) for _, other in ones)
     if _cost(numbers, prefer) > best:
-        return f"no worse than the best {what}{kind} beyond what can be told apart, and safer in precision or memory"
+        return f"no worse than the best {what}{kind} beyond what can be told apart, and nearer to the original"
     return f"best {what}{kind}, of {len(ones)} feasible candidates"
 
 
@@ -199,7 +199,7 @@ def _why_lost(
     winner: Outcome, best: Figures, outcome: Outcome, other: Figures, prefer: Prefer, aa_spread: float
 ) -> str:
     if _is_tie(best, other, prefer, aa_spread) or _cost(other, prefer) < _cost(best, prefer):
-        return f"no better than {winner.name} beyond the noise, and changes more or needs more memory"
+        return f"no better than {winner.name} beyond the noise, and changes the model more or needs more memory"
     if prefer is Prefer.LATENCY:
         return f"{other.ratio / best.ratio:.2f}x the p50 of {winner.name}"
     if prefer is Prefer.THROUGHPUT:
