@@ -70,7 +70,7 @@ def run(case: Case, out: Path) -> Run | str:
         except EdgekitError as error:
             print(f"{case.label}: {error}", flush=True)
             return str(error)
-        (folder / "seconds").write_text(f"{time.monotonic() - started:.0f}")
+        (out / f"{case.label}.seconds").write_text(f"{time.monotonic() - started:.0f}")
     found: Run = decode((folder / RUN_FILE).read_bytes(), Run)
     print(f"{case.label}: {found.choice.chosen}, {found.choice.reason}", flush=True)
     return found
@@ -94,7 +94,8 @@ def row(case: Case, found: Run | str, out: Path) -> list[str]:
     mark = "" if found.target_origin is Origin.TARGET else " (predicted)"
     interval = f"{accuracy.drop:+.4f} ({accuracy.ci_low:+.4f} to {accuracy.ci_high:+.4f}), {accuracy.n}"
     blocked = [f"{o.name} {v.code.value}" for o in found.outcomes for v in o.verdicts if v.code in BLOCKING]
-    seconds = (out / case.label / "seconds").read_text() if (out / case.label / "seconds").exists() else ""
+    spent = out / f"{case.label}.seconds"
+    seconds = spent.read_text() if spent.exists() else ""
     return [
         *head,
         outcome.name,

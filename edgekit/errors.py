@@ -10,6 +10,7 @@
     ├── Untrustworthy        7   a measurement cannot be trusted
     ├── VerificationFailed   8   a digest, signature or self-test does not hold
     ├── ResourceLimit        9   memory, time, disk, or a crash in a child process
+    │   └── DiskFull         9   no room to write; never blamed on a candidate
     └── Busy                10   another process holds the lock
 
 Exit codes are a stable interface. 0 is success and 130 an interrupt.
@@ -91,6 +92,10 @@ class ResourceLimit(EdgekitError):
     exit_code = 9
 
 
+class DiskFull(ResourceLimit):
+    """There is no room left to write."""
+
+
 class Busy(EdgekitError):
     """Another process holds the lock."""
 
@@ -112,6 +117,7 @@ ERRORS_BY_NAME: dict[str, type[EdgekitError]] = {
         Untrustworthy,
         VerificationFailed,
         ResourceLimit,
+        DiskFull,
         Busy,
     )
 }

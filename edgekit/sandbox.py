@@ -159,7 +159,7 @@ def _invoke(request: dict[str, Any]) -> dict[str, Any]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _error(
-                "ResourceLimit",
+                "DiskFull",
                 "the disk is full",
                 str(error.filename or ""),
                 "free some space or choose another folder with -o or --cache",

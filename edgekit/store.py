@@ -16,9 +16,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgekit.errors import InputRejected, ResourceLimit
+from edgekit.errors import DiskFull, InputRejected, ResourceLimit
 
 RUN_FILE = "run.json"
+ARTIFACT_FOLDER = "artifact"
+RUN_CONTENTS = {RUN_FILE, ARTIFACT_FOLDER}
 
 
 def sha256_file(path: Path) -> str:
@@ -34,10 +36,10 @@ def disk_errors(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceLimit(
+            raise DiskFull(
                 "the disk is full", where=str(place), next_step="free some space or choose another folder"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EBUSY):
             raise ResourceLimit(
                 "cannot write here", where=str(place), next_step="choose a folder you may write to"
             ) from error
@@ -137,24 +139,29 @@ def _sweep(base: Path) -> None:
 
 
 def check_run_folder(folder: Path) -> None:
-    """Refuse an output folder that holds something other than a run. Raises InputRejected."""
-    if not folder.exists():
-        return
+    """Refuse an output folder that a run could not take the place of, or that holds anything but a run. Raises InputRejected."""
+    with disk_errors(folder):
+        if not folder.exists():
+            return
+    advice = "choose another folder with -o"
     if not folder.is_dir():
-        raise InputRejected("is a file, not a folder", where=str(folder), next_step="choose another folder with -o")
-    if any(folder.iterdir()) and not (folder / RUN_FILE).is_file():
+        raise InputRejected("is a file, not a folder", where=str(folder), next_step=advice)
+    if folder.resolve() == Path.cwd() or folder.is_mount():
         raise InputRejected(
-            "exists and is not an edgekit run; nothing in it was touched",
-            where=str(folder),
-            next_step="choose another folder with -o",
+            "is a folder a run cannot replace", where=str(folder), next_step="choose a folder inside it with -o"
+        )
+    found = {path.name for path in folder.iterdir()}
+    if found and (RUN_FILE not in found or found - RUN_CONTENTS):
+        raise InputRejected(
+            "exists and is not an edgekit run; nothing in it was touched", where=str(folder), next_step=advice
         )
 
 
 @contextlib.contextmanager
 def filling_run(folder: Path) -> Iterator[Path]:
-    """A temporary sibling of `folder` to fill; it takes the folder's place in one step when the block ends without an error.
+    """A temporary sibling of `folder` to fill; it takes the folder's place when the block ends without an error.
 
-    An earlier run in `folder` stays whole until then.
+    An earlier run in `folder` stays whole until then, and is put back when the exchange fails.
     """
     check_run_folder(folder)
     with disk_errors(folder):
@@ -165,12 +172,23 @@ def filling_run(folder: Path) -> Iterator[Path]:
         with disk_errors(folder):
             draft.chmod(0o755)
             check_run_folder(folder)
-            if folder.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-                folder.rename(old / "run")
-                draft.rename(folder)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                draft.rename(folder)
+            _exchange(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _exchange(draft: Path, folder: Path) -> None:
+    """Put `draft` in the place of `folder`."""
+    if not folder.exists():
+        draft.rename(folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    try:
+        folder.rename(old / "run")
+        try:
+            draft.rename(folder)
+        except BaseException:
+            (old / "run").rename(folder)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

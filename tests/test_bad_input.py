@@ -48,8 +48,8 @@ def test_two_to_the_31_elements(edgekit: Cli, tmp_path: Path) -> None:
     assert "memory" in found.error
 
 
-def test_an_engine_that_dies_of_a_model_stops_neither_us_nor_the_other_engine(edgekit: Cli, tmp_path: Path) -> None:
-    """OpenVINO is killed by this model, ONNX Runtime refuses its index: real data would make ORT fail too, inspect must live."""
+def test_a_model_that_kills_an_engine_when_run_can_be_inspected(edgekit: Cli, tmp_path: Path) -> None:
+    """OpenVINO dies when it runs this; candidates that kill their engine are in test_failing_candidates."""
     path = tmp_path / "m.onnx"
     path.write_bytes(openvino_crasher().SerializeToString())
     found = edgekit("inspect", path, "--json")
@@ -311,3 +311,26 @@ def test_nothing_fits_is_exit_3_and_shows_the_nearest(edgekit: Cli, tmp_path: Pa
     assert "is over" in found.out
     assert (tmp_path / "run" / "run.json").exists()
     assert not (tmp_path / "run" / "artifact").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["targets"], ["engines"]])
+def test_a_bare_command_shows_its_help(edgekit: Cli, arguments: list[str]) -> None:
+    found = edgekit(*arguments)
+    assert found.code == UsageError.exit_code
+    assert "Commands:" in found.err
+    assert "\\n" not in found.err
+
+
+def test_a_run_folder_with_files_of_the_users_is_left_alone(edgekit: Cli, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    found = edgekit("optimize", MODEL, "-o", tmp_path / "run", "--json")
+    assert found.code == InputRejected.exit_code
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_the_working_folder_itself_is_no_run_folder(edgekit: Cli, tmp_path: Path) -> None:
+    found = edgekit("optimize", MODEL, "-o", ".", "--json", cwd=tmp_path)
+    assert found.code == InputRejected.exit_code
+    assert "-o" in found.error

@@ -8,19 +8,19 @@ import pytest
 
 from edgekit.core.accuracy import Accuracy
 from edgekit.core.recipes import REFERENCE
-from edgekit.core.results import Origin, Outcome, VerdictCode
+from edgekit.core.results import Load, Memory, Origin, Outcome, VerdictCode
 from edgekit.core.types import Artifact, ArtifactFile, Candidate, ModelInfo, Requirements
 from edgekit.devices.local import LocalDevice
 from edgekit.errors import ResourceLimit
-from edgekit.flow.clock import BENCH_SAMPLES, Job, measure_all
+from edgekit.flow.clock import BENCH_SAMPLES, Job, _may_be_chosen, measure_all
 from edgekit.flow.judge import Judge, judge_all
 from edgekit.flow.materials import Options, gather
 from edgekit.flow.targets import target_by_name
 from edgekit.flow.workshop import SELECTION, Made, Materials, Workshop
-from edgekit.measure import Budget, race
+from edgekit.measure import Budget, CleanBench, race
 from edgekit.store import Cache, sha256_file
 from tests.hostile import integer_overflow, unary
-from tests.records import candidate
+from tests.records import MIB, candidate, outcome
 
 CRASHER = "ort-fp16"
 GOOD = "ort-fp32-opt"
@@ -91,3 +91,14 @@ def test_a_reference_that_dies_ends_the_race(place: tuple[Workshop, Materials, d
     runnables = {GOOD: made[GOOD].runnable, REFERENCE: replace(made[CRASHER].runnable)}
     with pytest.raises(ResourceLimit, match="the race of ort-fp32"):
         race(shop.device, runnables, materials.feeds(SELECTION), BENCH_SAMPLES, REFERENCE, SHORT, SHORT, list)
+
+
+def test_only_who_may_still_be_chosen_goes_to_the_final() -> None:
+    limits = Requirements(max_size_bytes=5 * MIB, max_memory_bytes=100 * MIB)
+    bench = CleanBench(Load(1.0, None, 1.0, 1.0, 1.0), Memory(MIB, 50 * MIB, 50 * MIB, 50 * MIB), {}, {})
+    assert _may_be_chosen(outcome("ov-int8"), bench, limits)
+    assert not _may_be_chosen(outcome("ov-int8", size=6 * MIB), bench, limits)
+    assert not _may_be_chosen(outcome("ov-int8", drop=0.5), bench, limits)
+    fat = replace(bench, memory=Memory(MIB, MIB, MIB, 101 * MIB))
+    assert not _may_be_chosen(outcome("ov-int8"), fat, limits)
+    assert not _may_be_chosen(outcome("ov-int8"), replace(bench, memory=Memory(None, None, None, None)), limits)

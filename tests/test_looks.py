@@ -7,6 +7,7 @@ from edgekit.core.accuracy import Accuracy
 from edgekit.core.dataset import DataSetInfo, SplitInfo
 from edgekit.core.results import Origin
 from edgekit.core.types import Requirements
+from edgekit.errors import ResourceLimit
 from edgekit.flow.clock import Job
 from edgekit.flow.optimize import _choose
 from edgekit.flow.workshop import Materials
@@ -14,6 +15,9 @@ from tests.records import accuracy, model, outcome, target
 
 SPLITS = {name: SplitInfo(500, "0") for name in ("calibration", "selection", "evaluation")}
 ORDER = {"ov-int8": 1.0, "ov-int8-bf16": 1.2, "ov-bf16": 1.5, "ov-fp16": 2.0, "ov-f32": 2.5, "ort-fp32": 3.0}
+
+
+CRASH = -1.0
 
 
 class Judge:
@@ -26,6 +30,8 @@ class Judge:
     def accuracy(self, _made: Any, split: str, name: str) -> Accuracy:
         assert split == "evaluation"
         self.seen.append(name)
+        if self.drops.get(name) == CRASH:
+            raise ResourceLimit("the runner died by SIGFPE", where=name)
         return replace(accuracy(self.drops.get(name, 0.0)), split=split)
 
 
@@ -56,3 +62,7 @@ def test_after_three_failures_only_full_precision_is_left() -> None:
 def test_the_reference_is_the_last_resort() -> None:
     everything = Judge(**{name.replace("-", "_"): 0.05 for name in ORDER})
     assert chosen(everything)[0] == "ort-fp32"
+
+
+def test_one_that_dies_on_evaluation_gives_way() -> None:
+    assert chosen(Judge(ov_int8=CRASH)) == ("ov-int8-bf16", ["ov-int8", "ov-int8-bf16"])

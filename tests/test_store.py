@@ -90,7 +90,7 @@ def test_an_earlier_run_stays_until_the_new_one_is_whole(tmp_path: Path) -> None
     out = tmp_path / "deep" / "run"
     with filling_run(out) as draft:
         (draft / "run.json").write_text("1")
-        (draft / "old").write_text("old")
+        (draft / "artifact").mkdir()
     with pytest.raises(KeyboardInterrupt), filling_run(out) as draft:
         (draft / "run.json").write_text("2")
         raise KeyboardInterrupt

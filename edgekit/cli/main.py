@@ -61,6 +61,9 @@ def run_cli(arguments: list[str]) -> int:
         return _interrupted()
     except KeyboardInterrupt:
         return _interrupted()
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
     except click.ClickException as error:
         click.echo(f"edgekit: {printable(error.format_message())}{_see_help(error)}", err=True)
         return error.exit_code

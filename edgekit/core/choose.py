@@ -20,7 +20,7 @@ _PRECISION_ORDER = ("fp32", "fp16", "bf16")
 
 @dataclass(frozen=True)
 class Shortfall:
-    """One requirement a candidate misses: `excess` is how far, relative to the limit; infinite when it can't be traded."""
+    """One requirement a candidate misses: `excess` is how far, relative to the limit; 1 when it is not known."""
 
     text: str
     excess: float

@@ -52,6 +52,8 @@ def predict(
         full = machine.seconds(layer, machine.cluster.fp32_macs_per_cycle, 4)
         seconds += _as_built(layer, full, recipe, candidate.run.precision, share, machine)
         reference += full
+    overhead = NODE_OVERHEAD_CYCLES / (machine.cluster.max_mhz * 1e6)  # a model without layers still costs a call
+    seconds, reference = max(seconds, overhead), max(reference, overhead)
     p50_ms = seconds * 1e3
     rule = f"roofline of {machine.cores} x {machine.cluster.cpu}, efficiency {EFFICIENCY}; memory as on this host"
     return Prediction(p50_ms, seconds / reference, 1e3 / p50_ms, host_peak_bytes, rule)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from edgekit.core.recipes import RECIPES, REFERENCE, run_config
 from edgekit.core.types import BuildSpec, Candidate, ModelInfo, Recipe, Requirements, Target
+from edgekit.errors import TargetIncompatible
 
 # An ISA that executes bf16 dot products or tiles; without one an engine emulates bf16 slower than f32.
 BF16_FEATURES = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
@@ -36,7 +37,16 @@ class Facts:
 
 
 def make_plan(model: ModelInfo, target: Target, requirements: Requirements, facts: Facts) -> Plan:
-    """The reference always comes first and is never left out: the worst answer is the model as it was given."""
+    """The reference always comes first and is never left out: the worst answer is the model as it was given.
+
+    Raises TargetIncompatible when the target has no engine for the reference.
+    """
+    if RECIPES[REFERENCE].engine not in target.engines:
+        raise TargetIncompatible(
+            f"no {RECIPES[REFERENCE].engine} runs there, and it is what every answer is compared with",
+            where=f"{target.name} ({target.arch}, glibc {target.glibc})",
+            next_step="choose a target with glibc 2.27 or later",
+        )
     left_out: dict[str, str] = {}
     candidates: list[Candidate] = []
     for recipe in RECIPES.values():
@@ -73,7 +83,7 @@ def _why_not(recipe: Recipe, model: ModelInfo, target: Target, requirements: Req
     if "bf16" in precision_words(recipe) and (missing := _why_not_bf16(target.isa, facts.host_isa, target.name)):
         return missing
     if recipe.needs_calibration and not facts.calibration_sha256:
-        return "needs calibration data: add --data"
+        return "needs calibration data: add --data, or a calibration split to the data set"
     if _quantizes(recipe) and _already_quantized(model.op_counts):
         return "the model is already quantized"
     if recipe.needs_calibration and recipe.engine == "onnxruntime" and model.opset < MIN_QDQ_OPSET:

@@ -8,7 +8,7 @@ from edgekit.core.plan import Plan
 from edgekit.core.recipes import REFERENCE
 from edgekit.core.results import Outcome, Verdict, VerdictCode
 from edgekit.core.types import Artifact, Candidate, ModelInfo
-from edgekit.errors import EdgekitError, ResourceLimit
+from edgekit.errors import DiskFull, EdgekitError, ResourceLimit
 from edgekit.flow.workshop import Made, Materials, Progress, Workshop, in_parallel
 
 # An artifact may exceed the original by its own bookkeeping before it is called larger.
@@ -46,6 +46,8 @@ def build_all(
         shop.progress(f"building {candidate.name}")
         try:
             made = shop.make(candidate, materials)
+        except DiskFull:
+            raise
         except EdgekitError as error:
             if candidate.name == REFERENCE:
                 raise

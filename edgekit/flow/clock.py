@@ -57,7 +57,7 @@ def measure_all(
                 raise
             failed[name] = str(error)
     entrants = {name: entrant for name, entrant in entrants.items() if name in benches}
-    result = _race(shop, job, entrants, outcomes) if shop.facts.arch == job.target.arch else None
+    result = _race(shop, job, entrants, outcomes, benches) if shop.facts.arch == job.target.arch else None
     failed |= result.dropped if result else {}
     measured = []
     for outcome in outcomes:
@@ -83,10 +83,16 @@ def _bench(shop: Workshop, job: Job, name: str, entrant: Made) -> CleanBench:
     return bench
 
 
-def _race(shop: Workshop, job: Job, entrants: Mapping[str, Made], outcomes: Sequence[Outcome]) -> RaceResult:
-    """The final is run only where its figures count: on the target itself."""
+def _race(
+    shop: Workshop,
+    job: Job,
+    entrants: Mapping[str, Made],
+    outcomes: Sequence[Outcome],
+    benches: Mapping[str, CleanBench],
+) -> RaceResult:
+    """The final is run only where its figures count, on the target itself, and by those that may still be chosen."""
     final = _final(job.requirements) if job.origin is Origin.TARGET else HEAT
-    fit = [o.name for o in outcomes if o.accuracy is not None and feasible(o.accuracy, job.requirements.max_drop).ok]
+    fit = [o.name for o in outcomes if o.name in benches and _may_be_chosen(o, benches[o.name], job.requirements)]
 
     def finalists(ratios: Mapping[str, float]) -> list[str]:
         return sorted((name for name in fit if name in ratios), key=lambda name: ratios[name])[:FINALISTS]
@@ -105,8 +111,19 @@ def _race(shop: Workshop, job: Job, entrants: Mapping[str, Made], outcomes: Sequ
         key,
         RaceResult,
         lambda _: race(shop.device, runnables, feeds, BENCH_SAMPLES, REFERENCE, HEAT, final, finalists, shop.progress),
+        intact=lambda _, race_result: not race_result.dropped,  # what failed once is tried again
     )
     return result
+
+
+def _may_be_chosen(outcome: Outcome, bench: CleanBench, requirements: Requirements) -> bool:
+    """Whether all that is known before the race holds: the answers, the size, the memory."""
+    if outcome.accuracy is None or not feasible(outcome.accuracy, requirements.max_drop).ok:
+        return False
+    assert outcome.artifact is not None
+    too_large = requirements.max_size_bytes is not None and outcome.artifact.size_bytes > requirements.max_size_bytes
+    limit = requirements.max_memory_bytes
+    return not too_large and not (limit is not None and (bench.memory.peak or limit + 1) > limit)
 
 
 def _final(requirements: Requirements) -> Budget:

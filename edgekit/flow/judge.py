@@ -10,7 +10,7 @@ from edgekit import sandbox
 from edgekit.core.accuracy import Accuracy, OutputSet
 from edgekit.core.recipes import REFERENCE
 from edgekit.core.results import Outcome, Verdict, VerdictCode
-from edgekit.errors import EdgekitError, InputRejected
+from edgekit.errors import DiskFull, EdgekitError, InputRejected
 from edgekit.flow.workshop import Made, Materials, Workshop, in_parallel
 from edgekit.measure import run_outputs
 from edgekit.runner.client import RunReply
@@ -105,7 +105,11 @@ def _output_set(reply: RunReply, folder: Path) -> OutputSet:
 def judge_all(
     judge: Judge, shop: Workshop, made: Mapping[str, Made], outcomes: Sequence[Outcome], split: str
 ) -> tuple[Outcome, ...]:
-    """Accuracy on `split` for every candidate that may still be chosen."""
+    """Accuracy on `split` for every candidate that may still be chosen.
+
+    The reference is judged first: when it, the data or the metric fails, the run ends. After that a failure is the candidate's.
+    """
+    judge.accuracy(made[REFERENCE], split, REFERENCE)
 
     def judged(outcome: Outcome) -> Outcome:
         if outcome.name not in made or outcome.blocked is not None:
@@ -117,11 +121,12 @@ def judge_all(
 
 
 def _judged(judge: Judge, made: Made, outcome: Outcome, split: str) -> Outcome:
-    """A candidate that fails to load or run has its verdict; a reference that does, or a metric, ends the run."""
     try:
         accuracy = judge.accuracy(made, split, outcome.name)
+    except DiskFull:
+        raise
     except EdgekitError as error:
-        if outcome.name == REFERENCE or error.where != outcome.name:
+        if outcome.name == REFERENCE:
             raise
         code = VerdictCode.DOES_NOT_LOAD if isinstance(error, InputRejected) else VerdictCode.DOES_NOT_RUN
         return replace(outcome, verdicts=(*outcome.verdicts, Verdict(code, error.what)))

@@ -19,6 +19,7 @@ from edgekit.core.run import RUN_SCHEMA, Noise, Run
 from edgekit.core.targets import host_matches
 from edgekit.core.types import Requirements, Target
 from edgekit.devices.local import LocalDevice
+from edgekit.errors import DiskFull, EdgekitError
 from edgekit.flow.build import build_all, refusals
 from edgekit.flow.clock import Job, measure_all
 from edgekit.flow.judge import Judge, judge_all
@@ -90,27 +91,29 @@ def optimize(
         job = Job(info, materials, wanted, origin, requirements)
         outcomes, noise = measure_all(shop, job, made, outcomes)
         choice, evaluation = _choose(judge, job, made, outcomes, noise)
-        run = _record(shop, job, model, threads, plan, outcomes, noise, choice, evaluation)
+        steps = _next_steps(choice, job, _command(model, data, options))
+        run = _record(shop, job, model.name, threads, plan, outcomes, noise, choice, evaluation, steps)
         return _keep(run, made, out)
 
 
 def _record(
     shop: Workshop,
     job: Job,
-    model: Path,
+    model_name: str,
     threads: int,
     plan: Plan,
     outcomes: tuple[Outcome, ...],
     noise: Noise | None,
     choice: Choice,
     evaluation: Accuracy | None,
+    next_steps: tuple[str, ...],
 ) -> Run:
     """The run as it is kept, but for the artifact's files."""
     return Run(
         schema=RUN_SCHEMA,
         edgekit_version=metadata.version("edgekit"),
         versions={**builder_versions(), "ekrun_sha256": shop.device.ekrun_sha256},
-        model_name=model.name,
+        model_name=model_name,
         model_sha256=job.info.sha256,
         model=job.info,
         target=job.target,
@@ -127,7 +130,7 @@ def _record(
         evaluation=evaluation,
         artifact_files=(),
         notices=(*job.info.notices, *job.materials.data.notices),
-        next_steps=_next_steps(choice, job, model),
+        next_steps=next_steps,
     )
 
 
@@ -161,12 +164,20 @@ def _choose(
         choice = choose(outcomes, job.requirements, job.origin, tie, excluded)
         if choice.chosen is None or "evaluation" not in job.materials.data.splits:
             return choice, None
-        evaluation = judge.accuracy(made[choice.chosen], "evaluation", choice.chosen)
+        try:
+            evaluation = judge.accuracy(made[choice.chosen], "evaluation", choice.chosen)
+        except DiskFull:
+            raise
+        except EdgekitError as error:
+            if choice.chosen == REFERENCE:
+                raise
+            excluded[choice.chosen] = f"does not run on the evaluation data: {error}"
+            continue
         reason = _fault(evaluation, job.requirements.max_drop, strict=look > 1)
         if not reason or choice.chosen == REFERENCE:
             return choice, evaluation
         excluded[choice.chosen] = f"held on selection, not on unseen evaluation data: {reason}"
-        if look == MAX_LOOKS:
+        if look >= MAX_LOOKS:
             excluded |= _all_but_full_precision(outcomes, excluded)
     raise AssertionError("unreachable")
 
@@ -187,17 +198,22 @@ def _all_but_full_precision(outcomes: Sequence[Outcome], excluded: Mapping[str, 
     return {name: reason for name in narrow if name not in excluded}
 
 
-def _next_steps(choice: Choice, job: Job, model: Path) -> tuple[str, ...]:
+def _command(model: Path, data: str | Path | None, options: Options) -> str:
+    """The command line that names the same model, shapes and data, without a target."""
+    words = ["edgekit", "optimize", str(model)]
+    for name, dims in options.shapes.items():
+        words += ["--shape", f"{name}[{','.join(map(str, dims))}]"]
+    return shlex.join([*words, *(["--data", str(data)] if data is not None else [])])
+
+
+def _next_steps(choice: Choice, job: Job, command: str) -> tuple[str, ...]:
     steps = []
-    path = shlex.quote(str(model))
     if choice.chosen is None:
         steps.append("relax what the nearest candidate lacks, or give more samples where the interval is too wide")
-    if job.materials.data.synthetic:
-        steps.append(
-            f"add int8 with your own samples: edgekit optimize {path} --target {job.target.name} --data FOLDER"
-        )
     if job.origin is not Origin.TARGET:
-        steps.append(f"measure instead of predicting: on the device itself, edgekit optimize {path} --target host")
+        steps.append(f"measure instead of predicting: on the device itself, {command} --target host")
+    if job.materials.data.synthetic:
+        steps.append(f"add int8 with your own samples: {command} --target {job.target.name} --data FOLDER")
     return tuple(steps)
 
 

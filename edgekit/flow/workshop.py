@@ -3,6 +3,7 @@
 A remembered step is a folder named by the digest of all it depends on, with the step's record in `record.json`.
 """
 
+import functools
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from edgekit.errors import UsageError
 from edgekit.measure import device_facts
 from edgekit.process import kill_all
 from edgekit.runner.client import Feeds, Runnable
-from edgekit.store import Cache, disk_errors, sha256_file, write_atomic
+from edgekit.store import ARTIFACT_FOLDER, Cache, disk_errors, sha256_file, write_atomic
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -122,7 +123,7 @@ class Workshop:
         What was remembered is made again when its record can't be read or `intact` denies it. Recipes that share an artifact
         are built at the same time: the second waits for the first.
         """
-        digest = content_digest({"kind": kind, "key": key})
+        digest = content_digest({"kind": kind, "key": key, "edgekit": own_sha256()})
         with self._lock:
             lock = self._locks.setdefault(digest, threading.Lock())
         with lock:
@@ -213,10 +214,10 @@ def copy_artifact(folder: Path, artifact: Artifact, to: Path) -> tuple[str, ...]
     names = []
     with disk_errors(to):
         for file in artifact.files:
-            place = to / "artifact" / file.path
+            place = to / ARTIFACT_FOLDER / file.path
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / file.path, place)
-            names.append(f"artifact/{file.path}")
+            names.append(f"{ARTIFACT_FOLDER}/{file.path}")
     return tuple(names)
 
 
@@ -230,6 +231,14 @@ def in_parallel(work: Callable[[U], T], items: Sequence[U], workers: int) -> lis
             pool.shutdown(wait=False, cancel_futures=True)
             kill_all()
             raise
+
+
+@functools.cache
+def own_sha256() -> str:
+    """Of edgekit's own Python sources: what another version of them made is not taken for what this one makes."""
+    root = Path(__file__).parent.parent
+    digests = {str(path.relative_to(root)): sha256_file(path) for path in sorted(root.rglob("*.py"))}
+    return content_digest(digests)
 
 
 def builder_versions() -> Mapping[str, str]:
