@@ -31,9 +31,9 @@ from edgekit.process import Conversation
 from edgekit.runner.client import Feeds, Runnable, engine_arguments
 from edgekit.store import Cache, default_cache
 
-ROUNDS = 25
-COLD_STARTS = 15
-MODELS = ("digits", "rapidocr-cls", "magika", "rapidocr-rec", "basic-pitch", "opennsfw")
+ROUNDS = 21
+COLD_STARTS = 9
+MODELS = ("digits", "rapidocr-cls", "magika", "opennsfw")
 
 
 @dataclass(frozen=True)
