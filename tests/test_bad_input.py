@@ -313,7 +313,7 @@ def test_nothing_fits_is_exit_3_and_shows_the_nearest(edgekit: Cli, tmp_path: Pa
     assert not (tmp_path / "run" / "artifact").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["targets"], ["engines"]])
+@pytest.mark.parametrize("arguments", [["targets"], ["engines"]])
 def test_a_bare_command_shows_its_help(edgekit: Cli, arguments: list[str]) -> None:
     found = edgekit(*arguments)
     assert found.code == UsageError.exit_code
@@ -334,3 +334,9 @@ def test_the_working_folder_itself_is_no_run_folder(edgekit: Cli, tmp_path: Path
     found = edgekit("optimize", MODEL, "-o", ".", "--json", cwd=tmp_path)
     assert found.code == InputRejected.exit_code
     assert "-o" in found.error
+
+
+def test_edgekit_alone_shows_its_help() -> None:
+    done = subprocess.run([sys.executable, "-m", "edgekit"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == UsageError.exit_code
+    assert "Commands:" in done.stderr
