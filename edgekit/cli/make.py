@@ -101,7 +101,7 @@ def demo(context: click.Context, target: str, out: str | None, as_json: bool) ->
     from edgekit.flow.sample import sample_model
 
     model, data = sample_model(Path.cwd())
-    return _run(context, model, target, str(data), out, Requirements(), Options(), as_json, name="digits")
+    return _run(context, model, target, str(data), out, Requirements(), Options(), as_json, demo=True)
 
 
 def _run(
@@ -113,13 +113,13 @@ def _run(
     requirements: Any,
     options: Any,
     as_json: bool,
-    name: str = "",
+    demo: bool = False,
 ) -> int:
     """One call of the API, one report; 3 when nothing meets the requirements."""
     from edgekit.errors import RequirementsNotMet
     from edgekit.flow.optimize import default_run_folder, optimize
 
-    folder = Path(out) if out else default_run_folder(name or model.stem, target)
+    folder = Path(out) if out else default_run_folder("digits" if demo else model.stem, target)
     with progress_line(quiet=as_json) as progress:
         run = optimize(
             model,
@@ -129,6 +129,7 @@ def _run(
             requirements=requirements,
             options=options,
             cache=cache_root(context),
+            command="edgekit demo" if demo else "",
             progress=progress,
         )
     if as_json:

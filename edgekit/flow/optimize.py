@@ -63,13 +63,15 @@ def optimize(
     requirements: Requirements = DEFAULT_REQUIREMENTS,
     options: Options = DEFAULT_OPTIONS,
     cache: Path | None = None,
+    command: str = "",
     progress: Progress = lambda _: None,
 ) -> Run:
     """Build and measure every candidate worth it, choose one, and leave the run in the folder `out`.
 
     `data` is a folder, a file, or the name of a data set in `calibration_data/`. Nothing is written to `out` before the run is
     complete. When nothing meets the requirements the run is kept all the same, with `choice.chosen` None. Raises EdgekitError for
-    what the user gave, never for a candidate that fails.
+    what the user gave, never for a candidate that fails. `command` is how the user named model and data, if not by this call's
+    own arguments: the next steps begin with it.
     """
     model = Path(model)
     out = Path(out) if out else default_run_folder(model.stem, target)
@@ -91,7 +93,7 @@ def optimize(
         job = Job(info, materials, wanted, origin, requirements)
         outcomes, noise = measure_all(shop, job, made, outcomes)
         choice, evaluation = _choose(judge, job, made, outcomes, noise)
-        steps = _next_steps(choice, job, _command(model, data, options))
+        steps = _next_steps(choice, job, command or _command(model, data, options))
         run = _record(shop, job, model.name, threads, plan, outcomes, noise, choice, evaluation, steps)
         return _keep(run, made, out)
 
