@@ -124,7 +124,7 @@ def measure(name: str, folder: Path, shop: Workshop, threads: int) -> Row:
     shapes = tomllib.loads(arguments.read_text())["shape"] if arguments.exists() else []
     data = folder if name == "digits" else folder / "data"
     _, materials = gather(shop, folder / "model.onnx", data, Options(shapes=dict(map(parse_shape, shapes))))
-    library = shop.native("onnxruntime", "1.32.0")
+    library = shop.native("onnxruntime", "1.32.0", shop.facts.arch).library
     runnable = Runnable("onnxruntime", library, materials.model, RunConfig(threads))
     return compare(name, runnable, materials.feeds(SELECTION), threads)
 

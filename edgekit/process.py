@@ -103,16 +103,20 @@ def run(
     *,
     deadline_s: float,
     stdin: bytes = b"",
+    hold_stdin: bool = False,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     max_output_bytes: int = MAX_OUTPUT_BYTES,
     max_rss_bytes: int = 0,
 ) -> Completed:
-    """Run `argv` until it ends, `deadline_s` seconds have passed, it floods its output, or it outgrows `max_rss_bytes` (0: any)."""
+    """Run `argv` until it ends, `deadline_s` seconds have passed, it floods its output, or it outgrows `max_rss_bytes` (0: any).
+
+    `hold_stdin` keeps its stdin open after `stdin` was sent, for a child that takes the end of input for the end of its caller.
+    """
     started = time.monotonic()
     process = spawn(argv, cwd=cwd, env=env)
     try:
-        chunks, stopped = _pump(process, stdin, started + deadline_s, max_output_bytes, max_rss_bytes)
+        chunks, stopped = _pump(process, stdin, hold_stdin, started + deadline_s, max_output_bytes, max_rss_bytes)
         if not stopped:
             try:
                 process.wait(timeout=max(0.1, started + deadline_s - time.monotonic()))
@@ -139,7 +143,7 @@ def _resident_bytes(pid: int) -> int:
 
 
 def _pump(
-    process: subprocess.Popen[bytes], stdin: bytes, end: float, limit: int, max_rss_bytes: int
+    process: subprocess.Popen[bytes], stdin: bytes, hold: bool, end: float, limit: int, max_rss_bytes: int
 ) -> tuple[dict[int, list[bytes]], str]:
     """Feed stdin and drain stdout (1) and stderr (2) until both are closed; returns (chunks, why it was stopped or "")."""
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
@@ -152,7 +156,7 @@ def _pump(
         if stdin:
             os.set_blocking(process.stdin.fileno(), False)
             selector.register(process.stdin, selectors.EVENT_WRITE, 0)
-        else:
+        elif not hold:
             process.stdin.close()
         while selector.get_map():
             left = end - time.monotonic()
@@ -165,7 +169,8 @@ def _pump(
                     pending = _feed(process.stdin, pending)
                     if not pending:
                         selector.unregister(process.stdin)
-                        process.stdin.close()
+                        if not hold:
+                            process.stdin.close()
                     continue
                 block = os.read(key.fd, 65536)
                 if not block:

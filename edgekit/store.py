@@ -14,13 +14,28 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.errors import DiskFull, InputRejected, ResourceLimit
 
 RUN_FILE = "run.json"
 ARTIFACT_FOLDER = "artifact"
-RUN_CONTENTS = {RUN_FILE, ARTIFACT_FOLDER}
+PROFILE_FILE = "profile.json"
+LATENCY_FILE = "latencies.npy"
+
+
+@dataclass(frozen=True)
+class ResultFolder:
+    """What a command leaves: a folder with the file `record` and at most these other `contents`."""
+
+    name: str
+    record: str
+    contents: frozenset[str]
+
+
+RUN = ResultFolder("run", RUN_FILE, frozenset({ARTIFACT_FOLDER}))
+PROFILE = ResultFolder("profile", PROFILE_FILE, frozenset({LATENCY_FILE}))
 
 
 def sha256_file(path: Path) -> str:
@@ -138,8 +153,8 @@ def _sweep(base: Path) -> None:
                 os.close(lock)
 
 
-def check_run_folder(folder: Path) -> None:
-    """Refuse an output folder that a run could not take the place of, or that holds anything but a run. Raises InputRejected."""
+def check_result_folder(folder: Path, kind: ResultFolder = RUN) -> None:
+    """Refuse an output folder that a result could not replace, or that holds anything but one. Raises InputRejected."""
     with disk_errors(folder):
         if not folder.exists():
             return
@@ -148,22 +163,24 @@ def check_run_folder(folder: Path) -> None:
         raise InputRejected("is a file, not a folder", where=str(folder), next_step=advice)
     if folder.resolve() == Path.cwd() or folder.is_mount():
         raise InputRejected(
-            "is a folder a run cannot replace", where=str(folder), next_step="choose a folder inside it with -o"
+            f"is a folder a {kind.name} cannot replace",
+            where=str(folder),
+            next_step="choose a folder inside it with -o",
         )
     found = {path.name for path in folder.iterdir()}
-    if found and (RUN_FILE not in found or found - RUN_CONTENTS):
+    if found and (kind.record not in found or found - kind.contents - {kind.record}):
         raise InputRejected(
-            "exists and is not an edgekit run; nothing in it was touched", where=str(folder), next_step=advice
+            f"exists and is not an edgekit {kind.name}; nothing in it was touched", where=str(folder), next_step=advice
         )
 
 
 @contextlib.contextmanager
-def filling_run(folder: Path) -> Iterator[Path]:
+def filling_result(folder: Path, kind: ResultFolder = RUN) -> Iterator[Path]:
     """A temporary sibling of `folder` to fill; it takes the folder's place when the block ends without an error.
 
-    An earlier run in `folder` stays whole until then, and is put back when the exchange fails.
+    An earlier result in `folder` stays whole until then, and is put back when the exchange fails.
     """
-    check_run_folder(folder)
+    check_result_folder(folder, kind)
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -171,7 +188,7 @@ def filling_run(folder: Path) -> Iterator[Path]:
         yield draft
         with disk_errors(folder):
             draft.chmod(0o755)
-            check_run_folder(folder)
+            check_result_folder(folder, kind)
             _exchange(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

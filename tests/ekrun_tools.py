@@ -5,7 +5,8 @@ import importlib.util
 import json
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,19 @@ import onnxruntime
 import openvino
 
 Feeds = dict[str, np.ndarray]
-Tree = dict[str, str]
+Tree = Mapping[str, str | bytes]
 
 
 @functools.cache
 def built() -> dict[str, Path]:
     """The binaries by architecture, built if the sources changed."""
-    return dict(zip(ARCHITECTURES, build_all(), strict=True))
+    return dict(zip(ARCHITECTURES, build_all()[: len(ARCHITECTURES)], strict=True))
+
+
+@functools.cache
+def facts_only() -> dict[str, Path]:
+    """The static binaries with the verb `facts` only, by architecture."""
+    return dict(zip(ARCHITECTURES, build_all()[len(ARCHITECTURES) :], strict=True))
 
 
 def _library(package: str, pattern: str) -> str:
@@ -73,6 +80,30 @@ def ekrun(
 def engine_args(engine: str, model: Path, *, threads: int = 1) -> list[str]:
     """The options every engine verb needs."""
     return ["--engine", engine, "--lib", library(engine), "--model", str(model), "--threads", str(threads)]
+
+
+def compile_engine(folder: Path, body: str, arch: str = "x86_64") -> list[str]:
+    """The arguments that load a library which runs `body` when it is opened, as an engine's static initializers do."""
+    source = folder / "engine.c"
+    source.write_text(f"{ENGINE_HEAD}\n{body}\n__attribute__((constructor)) static void open_me(void) {{ body(); }}\n")
+    library = folder / "libonnxruntime.so"
+    argv = [sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-linux-gnu.2.17", "-O1", "-shared", "-fPIC"]
+    subprocess.run([*argv, source.name, "-o", library.name, "-lpthread"], cwd=folder, check=True, timeout=120)
+    (folder / "m.onnx").touch()
+    model = str(folder / "m.onnx")
+    return ["--engine", "onnxruntime", "--lib", str(library), "--model", model, "--threads", "1", "--out", str(folder)]
+
+
+ENGINE_HEAD = """
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+"""
 
 
 def feed_args(folder: Path, feeds: Feeds) -> list[str]:
@@ -152,8 +183,8 @@ def conv_feed(samples: int = 3) -> Feeds:
 
 def plant(root: Path, files: Tree) -> Path:
     """Write each file, by its path below `root`."""
-    for name, text in files.items():
+    for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_bytes(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
     return root

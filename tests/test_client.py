@@ -74,11 +74,65 @@ def test_errors_keep_their_meaning(code: str, error: type[EdgekitError]) -> None
         parse_line(line, RanReply, "ort-int8")
 
 
+def test_a_runner_whose_link_was_closed_is_a_device_error() -> None:
+    assert type(failure(ended(b"", code=10), "board")) is DeviceError
+
+
 def test_a_runner_that_dies_without_a_word_is_a_resource_limit() -> None:
     found = failure(ended(b"\xff\xff", code=-8, stderr=b"first\nlast words\n"), "x")
     assert isinstance(found, ResourceLimit)
     assert "SIGFPE" in str(found)
     assert "last words" in str(found)
+
+
+def illegal(
+    arch: str, instruction: str, message: str = "illegal instruction 4e829420 at /x/lib.so+0x10"
+) -> EdgekitError:
+    error = {"code": "illegal_instruction", "message": message, "arch": arch, "instruction": instruction}
+    return failure(ended(msgspec.json.encode({"protocol": 1, "error": error}), code=9), "board")
+
+
+def test_an_illegal_instruction_names_what_the_cpu_lacks() -> None:
+    found = illegal("aarch64", "2094824e")
+    assert type(found) is TargetIncompatible
+    assert str(found) == ("board: illegal instruction (needs asimddp, the dot product): 4e829420 at /x/lib.so+0x10")
+    plain = illegal("aarch64", "d503201f")
+    assert type(plain) is TargetIncompatible
+    assert "needs" not in str(plain)
+    for garbage in ("", "zz", "4e8"):
+        assert type(illegal("x86_64", garbage)) is TargetIncompatible
+
+
+def test_a_programs_own_trap_is_a_crash() -> None:
+    assert type(illegal("x86_64", "0f0b90")) is ResourceLimit
+    assert type(illegal("aarch64", "00000000")) is ResourceLimit
+
+
+FACTS_1 = {
+    "protocol": 1,
+    "arch": "aarch64",
+    "isa": ["asimd"],
+    "usable_threads": 4,
+    "emulated": False,
+    "ram_total_bytes": 1,
+    "cpu_model": None,
+    "kernel": None,
+    "glibc": None,
+    "cores_by_max_khz": None,
+    "governors": None,
+}
+
+
+def test_an_older_runners_facts_are_a_sheet_too() -> None:
+    sheet = parse_line(msgspec.json.encode(FACTS_1), FactsReply, "x").sheet()
+    assert (sheet.schema, sheet.arch, sheet.usable_threads, sheet.libc) == (1, "aarch64", 4, None)
+    assert (sheet.clusters, sheet.thermal, sheet.governors) == ((), (), {})
+
+
+@pytest.mark.parametrize("wrong", [{"disk": {"path": 1}}, {"clusters": [{"cpus": ["0"]}]}, {"soc": None}])
+def test_facts_of_a_wrong_type_are_a_device_error(wrong: dict[str, object]) -> None:
+    with pytest.raises(DeviceError):
+        parse_line(msgspec.json.encode(FACTS_1 | wrong), FactsReply, "x")
 
 
 def test_settings_leave_out_what_is_not_known() -> None:

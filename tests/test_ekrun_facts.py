@@ -1,20 +1,27 @@
 """`ekrun facts`: against what the kernel says here, on recorded boards (`--root`), and on the emulated one."""
 
+import json
 import os
 import platform
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 
-from tests.arm64_root import board_argv, default_cache, require_board
-from tests.ekrun_tools import Tree, built, ekrun, plant
+from edgekit.runner.client import FactsReply, parse_line
+from tests.board import QEMU, board_argv, require_board
+from tests.ekrun_tools import Tree, built, ekrun, facts_only, plant
+from tests.recorded_boards import BOARDS, elf, libc, raspberry_pi_4
 
 
 def facts(*args: object, program: list[str] | None = None) -> dict[str, Any]:
     answer = ekrun("facts", *args, program=program or ())
     assert answer.code == 0, answer.stderr
-    assert (answer.json["protocol"], answer.json["facts_version"]) == (1, 1)
+    assert (answer.json["protocol"], answer.json["facts_version"]) == (1, 2)
     return answer.json
 
 
@@ -40,6 +47,90 @@ def test_isa_agrees_with_the_kernel() -> None:
     assert found["cpu_model"] == model
 
 
+def test_this_process_and_its_folder(tmp_path: Path) -> None:
+    found = facts()
+    stat = os.statvfs(".")
+    assert found["disk"]["path"] == str(Path.cwd())
+    assert found["disk"]["total_bytes"] == stat.f_blocks * stat.f_frsize
+    assert found["disk"]["noexec"] == bool(stat.f_flag & os.ST_NOEXEC)
+    assert found["page_bytes"] == os.sysconf("SC_PAGE_SIZE")
+    words = np.frombuffer(Path("/proc/self/auxv").read_bytes(), np.uint64).reshape(-1, 2).tolist()
+    vector = dict(words)
+    assert (int(found["hwcap"], 16), int(found["hwcap2"], 16)) == (vector[16], vector.get(26, 0))
+    assert facts("--folder", tmp_path)["disk"]["path"] == str(tmp_path)
+    assert facts("--folder", tmp_path / "absent")["disk"] is None
+
+
+@pytest.mark.parametrize("option", ["noexec", "exec"])
+def test_a_folder_that_forbids_execution_says_so(tmp_path: Path, option: str) -> None:
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("only root may mount a file system, in a namespace of its own")
+    mount = f'mount -t tmpfs -o {option},size=1m none "$0" && exec "$@" --folder "$0"'
+    program = ["unshare", "--mount", "sh", "-c", mount, str(tmp_path), str(built()["x86_64"])]
+    disk = facts(program=program)["disk"]
+    assert disk == {"path": str(tmp_path), "free_bytes": 1 << 20, "total_bytes": 1 << 20, "noexec": option == "noexec"}
+
+
+def test_the_libraries_here_are_those_that_programs_use() -> None:
+    found = facts()
+    assert (found["libc"], found["userland_bits"]) == ("glibc", 64)
+    libraries = [*Path("/usr").glob("lib*/libstdc++.so.6"), *Path("/usr").glob("lib/x86_64-*/libstdc++.so.6")]
+    versions = [int(minor) for path in libraries for minor in re.findall(rb"GLIBCXX_3\.4\.(\d+)", path.read_bytes())]
+    assert found["libstdcxx"] == (f"3.4.{max(versions)}" if versions else None)
+
+
+def test_the_static_build_says_the_same() -> None:
+    static, dynamic = facts(program=[str(facts_only()["x86_64"])]), facts()
+    changing = {"ram_available_bytes", "swap_free_bytes", "conditions", "disk"}
+    assert {k: v for k, v in static.items() if k not in changing} == {
+        k: v for k, v in dynamic.items() if k not in changing
+    }
+
+
+PROGRAMS = {
+    "ekrun": ("x86_64", lambda: [str(built()["x86_64"])]),
+    "ekrun-facts": ("x86_64", lambda: [str(facts_only()["x86_64"])]),
+    "ekrun-facts, arm64": ("aarch64", lambda: [QEMU, str(facts_only()["aarch64"])]),
+}
+
+
+@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize(
+    "program", ["ekrun", "ekrun-facts", pytest.param("ekrun-facts, arm64", marks=pytest.mark.board)]
+)
+def test_recorded_boards(tmp_path: Path, program: str, board: str) -> None:
+    arch, argv = PROGRAMS[program]
+    if arch == "aarch64":
+        require_board()
+    tree, expected = BOARDS[board]
+    found = facts("--root", plant(tmp_path, tree(arch)), program=argv())
+    assert {name: found[name] for name in expected} == expected
+    assert found["arch"] == arch
+
+
+def test_a_library_of_another_architecture_is_passed_over(tmp_path: Path) -> None:
+    tree = {
+        "lib64/libc.so.6": libc("aarch64", "x) stable release version 2.17."),
+        "lib/libc.so.6": libc("x86_64", "x) development release version 2.38.9000."),
+        "lib64/libstdc++.so.6": elf("x86_64", b"GLIBCXX_3.4.x\0GLIBCXX_3.4.12345\0")[:-1],
+    }
+    found = facts("--root", plant(tmp_path, tree))
+    assert (found["glibc"], found["libstdcxx"]) == ("2.38", "3.4.1234")
+
+
+def test_the_sheet_holds_all_of_it(tmp_path: Path) -> None:
+    root = plant(tmp_path, raspberry_pi_4("x86_64"))
+    answer = ekrun("facts", "--root", root, "--folder", tmp_path)
+    reply = parse_line(json.dumps(answer.json).encode(), FactsReply, "board")
+    sheet = json.loads(msgspec.json.encode(reply.sheet()))
+    told = answer.json
+    elsewhere = {"protocol", "verb", "facts_version", "cpu_parts", "cores_by_max_khz", "conditions"}
+    assert set(told) - elsewhere == set(sheet) - {"schema"}
+    assert {name: told[name] for name in set(told) - elsewhere} == {k: v for k, v in sheet.items() if k != "schema"}
+    assert reply.sheet().clusters[0].cpus == (0, 1, 2, 3)
+    assert reply.facts().max_mhz == 1800
+
+
 def test_affinity_is_this_process_own() -> None:
     argv = ["taskset", "-c", str(min(os.sched_getaffinity(0))), str(built()["x86_64"])]
     found = facts(program=argv)
@@ -55,6 +146,15 @@ def test_absent_is_null(tmp_path: Path) -> None:
         "ram_total_bytes",
         "ram_available_bytes",
         "swap_total_bytes",
+        "clusters",
+        "board",
+        "libc",
+        "glibc",
+        "libstdcxx",
+        "userland_bits",
+        "thermal",
+        "cgroup_memory_limit_bytes",
+        "cpuset",
     ):
         assert found[name] is None, name
     assert found["conditions"] == {"load_average": None, "frequencies": None, "thermal": None}
@@ -155,7 +255,7 @@ HETEROGENEOUS = "".join(
 
 def on_board(core: str, *args: object) -> dict[str, Any]:
     require_board()
-    return facts(*args, program=[*board_argv(default_cache(), core), str(built()["aarch64"])])
+    return facts(*args, program=[*board_argv(core), str(built()["aarch64"])])
 
 
 @pytest.mark.board

@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 
 from edgekit.runner.build import SOURCES
-from tests.ekrun_tools import built, conv_feed, conv_model, ekrun, engine_args, feed_args, outputs, plant
+from tests.ekrun_tools import (
+    built,
+    compile_engine,
+    conv_feed,
+    conv_model,
+    ekrun,
+    engine_args,
+    feed_args,
+    outputs,
+    plant,
+)
+from tests.recorded_boards import elf
 
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 # -O0: at -O1 gcc 12 leaves out a check that the negative control below needs.
@@ -96,6 +107,27 @@ def test_hostile_kernel_files_under_the_sanitizers(tmp_path: Path, sanitized: Pa
         "sys/devices/system/cpu/cpufreq/policy7/scaling_governor": '\x1b[31m"\\\xff' * 100,
         "sys/class/thermal/thermal_zone3/temp": digits,
         "sys/fs/cgroup/cpu.max": "1 0\n",
+        "sys/fs/cgroup/memory.max": f"{digits}\n",
+        "sys/fs/cgroup/cpuset.cpus.effective": "0-4095,0-4095\n",
+        "proc/cpuinfo": f"processor: {digits}\nCPU part: -1\nCPU part : {digits}\nprocessor\nCPU part:\n"
+        + "CPU part: 0xd03\n" * 9000,
+        "proc/device-tree/model": "x" * 5000,
+        "proc/device-tree/compatible": "\0\0" + "y\0" * 4000,
+        "sys/devices/soc0/soc_id": "\x1b[2J" * 300,
+        "sys/class/thermal/thermal_zone3/trip_point_0_type": "critical" * 50,
+        "sys/class/thermal/thermal_zone3/trip_point_0_temp": digits,
+        "sys/devices/platform/soc/soc:firmware/get_throttled": digits,
+        "sys/class/hwmon/hwmon3/name": "rpi_volt",
+        "sys/class/hwmon/hwmon3/in0_lcrit_alarm": "-9223372036854775808",
+        "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count": "9223372036854775807",
+        "sys/devices/system/cpu/cpu1/thermal_throttle/core_throttle_count": "9223372036854775807",
+        "sys/devices/system/cpu/cpu0/cpu_capacity": digits,
+        "lib/libc.so.6": elf("x86_64", b"GNU C Library" + b"z" * 300 + b" version 9.9"),
+        "usr/lib/libc.so.6": elf("x86_64")[:30],
+        "lib64/libc.so.6": elf("x86_64", b"GNU C Library version 99999999."),
+        "lib64/libstdc++.so.6": elf("x86_64", b"GLIBCXX_3.4.GLIBCXX_3.4.77GLIBCXX_3.4."),
+        "bin/sh": b"\x7fELF",
+        "proc/1/exe": b"\x7fELF\xff",
     }
     answer = ekrun("facts", "--root", plant(tmp_path, hostile), program=[str(sanitized)])
     assert answer.code == 0, answer.stderr
@@ -104,7 +136,20 @@ def test_hostile_kernel_files_under_the_sanitizers(tmp_path: Path, sanitized: Pa
     assert found["ram_total_bytes"] is None
     assert found["cgroup_cpu_quota"] is None
     assert found["conditions"]["load_average"] == [None, None, None]
+    for name in ("cgroup_memory_limit_bytes", "cpuset", "glibc", "userland_bits"):
+        assert found[name] is None, name
+    assert found["libstdcxx"] == "3.4.77"
+    assert found["throttled"] == {"raspberry_pi": None, "under_voltage": None, "core_throttle_count": None}
+    assert set(found["soc"]["compatible"]) == {"y"}
     assert "\x1b" in found["conditions"]["frequencies"][0]["governor"]
+
+
+def test_the_report_of_an_illegal_instruction_under_the_sanitizers(tmp_path: Path, sanitized: Path) -> None:
+    trap = 'static void body(void) { __asm__ volatile("ud2"); }'
+    folder = tmp_path / ("very" * 60) / ("long" * 60) / ("name" * 60)
+    folder.mkdir(parents=True)
+    answer = ekrun("run", *compile_engine(folder, trap), program=[str(sanitized)])
+    assert (answer.code, answer.json["error"]["code"]) == (9, "illegal_instruction"), answer.stderr
 
 
 ONLINE = {

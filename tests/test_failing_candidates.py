@@ -46,7 +46,7 @@ def _made(shop: Workshop, wanted: Candidate, path: Path) -> Made:
     from edgekit.runner.client import Runnable
 
     file = ArtifactFile(path.name, sha256_file(path), path.stat().st_size)
-    library = shop.native(wanted.build.recipe.engine, wanted.build.engine_version)
+    library = shop.native(wanted.build.recipe.engine, wanted.build.engine_version, shop.facts.arch).library
     runnable = Runnable(wanted.build.recipe.engine, library, path, wanted.run)
     return Made(path.parent, Artifact(wanted.build, (file,)), runnable)
 

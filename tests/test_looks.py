@@ -9,7 +9,7 @@ from edgekit.core.results import Origin
 from edgekit.core.types import Requirements
 from edgekit.errors import ResourceLimit
 from edgekit.flow.clock import Job
-from edgekit.flow.optimize import _choose
+from edgekit.flow.decide import Trial, decide
 from edgekit.flow.workshop import Materials
 from tests.records import accuracy, model, outcome, target
 
@@ -40,7 +40,8 @@ def chosen(judge: Judge) -> tuple[str | None, list[str]]:
     materials = cast(Materials, type("M", (), {"data": data})())
     job = Job(model(), materials, target(), Origin.TARGET, Requirements())
     outcomes = [outcome(name, p50) for name, p50 in ORDER.items()]
-    choice, _ = _choose(cast(Any, judge), job, dict.fromkeys(ORDER, cast(Any, None)), outcomes, None)
+    trial = Trial(cast(Any, None), cast(Any, judge), job, dict.fromkeys(ORDER, cast(Any, None)), None)
+    choice, _, _ = decide(trial, outcomes, None)
     return choice.chosen, judge.seen
 
 

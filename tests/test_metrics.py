@@ -324,7 +324,7 @@ def test_blocks_do_not_change_a_score(tmp_path: Path, logits: np.ndarray, monkey
     candidate, reference = output_set(tmp_path / "c", y=noisy), output_set(tmp_path / "r", y=logits)
     labels = saved(tmp_path / "l.npy", LABELS)
     whole = score(candidate, reference, "top-1", "selection", labels=labels)
-    monkeypatch.setattr("edgekit.data.score.BLOCK_BYTES", 7 * 40)
+    monkeypatch.setattr("edgekit.data.outputs.BLOCK_BYTES", 7 * 40)
     blocks = score(candidate, reference, "top-1", "selection", labels=labels)
     assert blocks.sqnr_db == pytest.approx(whole.sqnr_db)
     assert replace(blocks, sqnr_db=whole.sqnr_db, output_cosine=whole.output_cosine) == whole

@@ -67,11 +67,15 @@ def run(program: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProces
     )
 
 
+MACHINES = (("x86_64", 62), ("aarch64", 183))
+
+
 def test_the_wheel_carries_the_runner_the_targets_and_the_sample(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         modes = {info.filename: info.external_attr >> 16 for info in archive.infolist()}
-        for arch, machine in (("x86_64", 62), ("aarch64", 183)):
-            name = f"edgekit/runner/bin/ekrun-{arch}"
+        programs = [(f"{name}-{arch}", e_machine) for name in ("ekrun", "ekrun-facts") for arch, e_machine in MACHINES]
+        for program, machine in programs:
+            name = f"edgekit/runner/bin/{program}"
             assert modes[name] & 0o777 == 0o755
             head = archive.read(name)[:20]
             assert head[:4] == b"\x7fELF"

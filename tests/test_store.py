@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import InputRejected, ResourceLimit
-from edgekit.store import Cache, check_run_folder, filling_run, safe_name, write_atomic
+from edgekit.store import Cache, check_result_folder, filling_result, safe_name, write_atomic
 
 
 def names(folder: Path) -> set[str]:
@@ -79,8 +79,8 @@ def test_a_folder_that_is_no_run_is_refused_and_untouched(tmp_path: Path, make: 
         out.mkdir()
         (out / "thesis.doc").write_text("mine")
     with pytest.raises(InputRejected, match="not"):
-        check_run_folder(out)
-    with pytest.raises(InputRejected), filling_run(out):
+        check_result_folder(out)
+    with pytest.raises(InputRejected), filling_result(out):
         pass
     assert "mine" in (out.read_text() if make == "file" else (out / "thesis.doc").read_text())
     assert names(tmp_path) == {"out"}
@@ -88,14 +88,14 @@ def test_a_folder_that_is_no_run_is_refused_and_untouched(tmp_path: Path, make: 
 
 def test_an_earlier_run_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "run"
-    with filling_run(out) as draft:
+    with filling_result(out) as draft:
         (draft / "run.json").write_text("1")
         (draft / "artifact").mkdir()
-    with pytest.raises(KeyboardInterrupt), filling_run(out) as draft:
+    with pytest.raises(KeyboardInterrupt), filling_result(out) as draft:
         (draft / "run.json").write_text("2")
         raise KeyboardInterrupt
     assert (out / "run.json").read_text() == "1"
-    with filling_run(out) as draft:
+    with filling_result(out) as draft:
         (draft / "run.json").write_text("3")
     assert names(out) == {"run.json"}
     assert names(out.parent) == {"run"}

@@ -1,6 +1,7 @@
 """What the commands share: places, JSON output and progress."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,39 @@ def cache_root(context: click.Context) -> Path:
     from edgekit.store import default_cache
 
     return default_cache()
+
+
+device_option = click.option(
+    "--device",
+    default="local",
+    show_default=True,
+    metavar="DEVICE",
+    help="Where to measure: local, ssh://user@host, emulated[:target] or a name; see `edgekit device --help`.",
+)
+
+sysroot_option = click.option(
+    "--sysroot", type=click.Path(file_okay=False), help="An arm64 root for emulated boards, instead of fetching one."
+)
+
+
+def device_names() -> Path:
+    """The file of the user's own names for devices."""
+    from edgekit.devices.names import FILE
+
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgekit" / FILE
+
+
+def reach(context: click.Context, sysroot: str | None = None, offline: bool = False) -> Any:
+    """How devices are reached, by the common options."""
+    from edgekit.flow.devices import Reach
+
+    config = context.find_root().obj["ssh_config"]
+    return Reach(
+        device_names(),
+        Path(config).absolute() if config else None,
+        Path(sysroot).absolute() if sysroot else None,
+        offline,
+    )
 
 
 def print_json(record: Any) -> None:

@@ -10,8 +10,11 @@ from typing import Any
 import click
 
 from edgekit import __version__
+from edgekit.cli.compare import compare
+from edgekit.cli.device import device
 from edgekit.cli.look import engines, inspect, targets
 from edgekit.cli.make import demo, optimize
+from edgekit.cli.profile import profile
 from edgekit.errors import INTERRUPTED_EXIT_CODE, EdgekitError, printable
 
 EPILOG = """\b
@@ -29,13 +32,19 @@ Exit codes: 0 ok, 1 internal error, 2 usage, 3 requirements not met, 4 device un
     envvar="EDGEKIT_CACHE",
     help="Folder for built artifacts and engine libraries.  [default: ~/.cache/edgekit; env: EDGEKIT_CACHE]",
 )
+@click.option(
+    "--ssh-config",
+    type=click.Path(dir_okay=False),
+    envvar="EDGEKIT_SSH_CONFIG",
+    help="An ssh configuration in place of ~/.ssh/config.  [env: EDGEKIT_SSH_CONFIG]",
+)
 @click.pass_context
-def cli(context: click.Context, verbose: bool, cache: str | None) -> None:
+def cli(context: click.Context, verbose: bool, cache: str | None, ssh_config: str | None) -> None:
     """Take an ONNX model to a device: quantize, prove, measure, choose, ship."""
-    context.obj = {"verbose": verbose, "cache": cache}
+    context.obj = {"verbose": verbose, "cache": cache, "ssh_config": ssh_config}
 
 
-for command in (demo, optimize, inspect, targets, engines):
+for command in (demo, optimize, profile, compare, inspect, targets, engines, device):
     cli.add_command(command)
 
 

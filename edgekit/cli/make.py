@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from edgekit.cli.common import cache_root, json_option, preflight_option, print_json, progress_line
+from edgekit.cli.common import (
+    cache_root,
+    device_option,
+    json_option,
+    preflight_option,
+    print_json,
+    progress_line,
+    reach,
+    sysroot_option,
+)
 from edgekit.core.types import Prefer
 
 
@@ -54,7 +63,10 @@ def _requirements(given: dict[str, Any]) -> Any:
 @click.command()
 @click.argument("model", type=click.Path())
 @click.option(
-    "-t", "--target", default="host", show_default=True, help="A hardware target; see `edgekit targets list`."
+    "-t",
+    "--target",
+    default="host",
+    help="A hardware target; see `edgekit targets list`.  [default: host, or the device]",
 )
 @click.option(
     "-d",
@@ -67,6 +79,8 @@ def _requirements(given: dict[str, Any]) -> Any:
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Use at most N samples of each split.")
 @click.option("--metric", metavar="NAME|module:function", help="Metric, instead of the data set's own.")
 @click.option("--threads", type=click.IntRange(min=1, max=1024), help="Threads.  [default: all the target lets us use]")
+@device_option
+@sysroot_option
 @preflight_option
 @click.option("--offline", is_flag=True, help="Fetch no engine library.")
 @click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
@@ -83,8 +97,9 @@ def optimize(context: click.Context, /, model: str, target: str, as_json: bool, 
 
     requirements = _requirements(given)
     data, out = given.pop("data"), given.pop("out")
+    device, there = given.pop("device"), reach(context, given.pop("sysroot"), given["offline"])
     options = Options(shapes=dict(map(parse_shape, given.pop("shapes"))), threads=given.pop("threads") or 0, **given)
-    return _run(context, Path(model), target, data, out, requirements, options, as_json)
+    return _run(context, Path(model), target, data, out, requirements, options, as_json, device=device, reach=there)
 
 
 @click.command()
@@ -92,16 +107,18 @@ def optimize(context: click.Context, /, model: str, target: str, as_json: bool, 
     "-t", "--target", default="cpu-arm", show_default=True, help="A hardware target; see `edgekit targets list`."
 )
 @click.option("-o", "--out", type=click.Path(), help="The run folder.  [default: edgekit-runs/MODEL-TARGET]")
+@device_option
 @json_option
 @click.pass_context
-def demo(context: click.Context, target: str, out: str | None, as_json: bool) -> int:
+def demo(context: click.Context, target: str, out: str | None, device: str, as_json: bool) -> int:
     """The whole flow on the shipped sample: a digit classifier with its data."""
     from edgekit.core.types import Requirements
     from edgekit.flow.materials import Options
     from edgekit.flow.sample import sample_model
 
     model, data = sample_model(Path.cwd())
-    return _run(context, model, target, str(data), out, Requirements(), Options(), as_json, demo=True)
+    where = {"device": device, "reach": reach(context)}
+    return _run(context, model, target, str(data), out, Requirements(), Options(), as_json, demo=True, **where)
 
 
 def _run(
@@ -114,12 +131,13 @@ def _run(
     options: Any,
     as_json: bool,
     demo: bool = False,
+    **where: Any,
 ) -> int:
     """One call of the API, one report; 3 when nothing meets the requirements."""
     from edgekit.errors import RequirementsNotMet
     from edgekit.flow.optimize import default_run_folder, optimize
 
-    folder = Path(out) if out else default_run_folder("digits" if demo else model.stem, target)
+    folder = Path(out) if out else default_run_folder("digits" if demo else model.stem, target, where["device"])
     with progress_line(quiet=as_json) as progress:
         run = optimize(
             model,
@@ -131,6 +149,7 @@ def _run(
             cache=cache_root(context),
             command="edgekit demo" if demo else "",
             progress=progress,
+            **where,
         )
     if as_json:
         print_json(run)

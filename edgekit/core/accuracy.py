@@ -69,6 +69,17 @@ class Accuracy:
     better: int | None = None
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """The outputs of one artifact on two machines: samples equal bit for bit, decisions taken from them, and those that flipped."""
+
+    samples: int
+    identical: int
+    decisions: int
+    flipped: int
+    max_abs_diff: float
+
+
 class Feasibility(NamedTuple):
     """Whether an accuracy holds, and why."""
 

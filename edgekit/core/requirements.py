@@ -20,6 +20,7 @@ _BYTE_UNITS = {
     "gib": 2**30,
 }
 _TIME_UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+_DURATION_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -46,6 +47,14 @@ def parse_latency(text: str, option: str = "--latency-budget") -> LatencyBudget:
     if unit not in _TIME_UNITS_MS:
         raise UsageError(f"'{rest}' needs a unit: us, ms or s", where=option, next_step="for example 20ms")
     return LatencyBudget(value * _TIME_UNITS_MS[unit], percentile)
+
+
+def parse_duration(text: str, option: str) -> float:
+    """`"90s"` or `"30m"` to seconds. Raises UsageError naming `option`."""
+    value, unit = _split(text, option, "30m")
+    if unit not in _DURATION_UNITS_S:
+        raise UsageError(f"'{text}' needs a unit: s, m or h", where=option, next_step="for example 30m")
+    return value * _DURATION_UNITS_S[unit]
 
 
 def positive(value: float, option: str) -> float:

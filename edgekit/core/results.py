@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from edgekit.core.accuracy import Accuracy
+from edgekit.core.accuracy import Accuracy, Agreement
 from edgekit.core.stats import LatencyStats
 from edgekit.core.types import Artifact, Candidate
 
@@ -69,6 +69,21 @@ class Prediction:
     throughput_ips: float
     peak_memory_bytes: int | None
     rule: str
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The chosen artifact run on a device: how its answers agree with this host's on the same samples of `split`.
+
+    `accuracy` is scored from the device's own answers, None where they were too few or there are no labels to score. On an
+    emulated device it proves operator support, ISA fitness and answers, nothing of time or memory.
+    """
+
+    device: str
+    emulated: bool
+    split: str
+    agreement: Agreement
+    accuracy: Accuracy | None
 
 
 class VerdictCode(StrEnum):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from edgekit.core.accuracy import Accuracy
 from edgekit.core.dataset import DataSetInfo
 from edgekit.core.facts import DeviceFacts
-from edgekit.core.results import Choice, Origin, Outcome
+from edgekit.core.results import Choice, Origin, Outcome, Proof
 from edgekit.core.types import ModelInfo, Requirements, Target
 
 RUN_SCHEMA = 1
@@ -25,7 +25,8 @@ class Run:
     """Inputs by digest, the candidates with all that is known of each, and the choice with its reasons.
 
     `target_origin` says where the figures the choice rests on come from. `evaluation` is the chosen candidate's accuracy on the
-    evaluation split, None without data. `artifact_files` are relative to the run folder; the first one is opened.
+    evaluation split, None without data. `artifact_files` are relative to the run folder; the first one is opened. `proof` is the
+    chosen artifact's run on a device, None where there was none.
     """
 
     schema: int
@@ -49,6 +50,7 @@ class Run:
     artifact_files: tuple[str, ...]
     notices: tuple[str, ...]
     next_steps: tuple[str, ...]
+    proof: Proof | None = None
 
     def outcome(self, name: str) -> Outcome:
         """The outcome of the candidate called `name`. Raises KeyError."""

@@ -112,8 +112,9 @@ def parse_target(text: str, where: str, expected_name: str | None = None) -> Tar
         numeric=_numeric(top.table("numeric")),
         emulation_cpu=top.text("emulation_cpu"),
         sources=_sources(top.table("sources")),
+        compatible=top.texts("compatible") if "compatible" in top else (),
     )
-    top.refuse_unknown()
+    top.refuse_unknown({"compatible"})
     _check_fp16(target, where)
     _check_sources(_figures(top), target.sources, where)
     return target

@@ -98,7 +98,10 @@ class NumericRules:
 
 @dataclass(frozen=True)
 class Target:
-    """A hardware target, read from `targets/<name>.toml`; `sources` gives the origin of each figure."""
+    """A hardware target, read from `targets/<name>.toml`; `sources` gives the origin of each figure.
+
+    `compatible` are device-tree names that only this board, or this system on a chip, bears.
+    """
 
     name: str
     summary: str
@@ -113,6 +116,7 @@ class Target:
     numeric: NumericRules
     emulation_cpu: str
     sources: Mapping[str, str] = field(default_factory=dict)
+    compatible: tuple[str, ...] = ()
 
     @property
     def cores(self) -> int:

@@ -5,17 +5,16 @@
 - An interval never shrinks to a point because no answer differed in a small sample.
 """
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from edgekit.core.accuracy import COLLAPSED_COSINE, COLLAPSED_DROP, Accuracy, OutputSet
 from edgekit.core.stats import paired_difference_interval
-from edgekit.data.arrays import Array, StoredArray, open_npy
-from edgekit.data.feed import BLOCK_BYTES
+from edgekit.data.arrays import Array, open_npy
 from edgekit.data.metrics import MAX_SQNR_DB, Metric, apply_metric, find_metric, noise_and_signal, similarity
+from edgekit.data.outputs import Outputs, blocks, check_fit
 from edgekit.errors import InputRejected
 
 BOOTSTRAP_RESAMPLES = 2000
@@ -45,13 +44,13 @@ def score(
         )
     if found.needs_labels and labels is None:
         raise InputRejected(f"metric {metric} needs labels", where="--metric", next_step="add labels or choose cosine")
-    own, base = _Outputs(candidate), _Outputs(reference)
-    _check_fit(own, base)
+    own, base = Outputs(candidate), Outputs(reference)
+    check_fit(own, base)
     wanted = open_npy(labels) if labels else None
     if wanted is not None and wanted.shape[:1] != (base.count,):
         raise InputRejected(f"has shape {list(wanted.shape)} for {base.count} samples", where=str(labels))
     comparison, answers = _Comparison(), _Answers()
-    for rows in _blocks(own, base):
+    for rows in blocks(own, base):
         a, b = own.read(rows), base.read(rows)
         comparison.add(a, b)
         block_labels = None if wanted is None else wanted.mapped()[rows].copy()
@@ -101,66 +100,6 @@ def _collapse_by_score(kind: str, drop: float, comparison: "_Comparison") -> str
     if kind != "task" and mean < COLLAPSED_COSINE:
         return f"output '{name}' has cosine {mean:.3f} to the reference's"
     return ""
-
-
-# ------------------------------------------------------------------------------------------------------------- reading
-
-
-class _Outputs:
-    """An OutputSet opened: `read(rows)` gives arrays by name. Raises InputRejected when its files do not agree."""
-
-    def __init__(self, outputs: OutputSet) -> None:
-        lengths = {len(column) for column in (outputs.names, outputs.dtypes, outputs.files, outputs.shapes)}
-        if lengths != {len(outputs.names)} or not outputs.names:
-            raise InputRejected("there are no outputs to score, or not one file for each")
-        self.arrays = {name: open_npy(file) for name, file in zip(outputs.names, outputs.files, strict=True)}
-        self.bfloat16 = {n for n, dtype in zip(outputs.names, outputs.dtypes, strict=True) if dtype == "bfloat16"}
-        self.shapes = {n: shapes for n, shapes in zip(outputs.names, outputs.shapes, strict=True) if shapes is not None}
-        self.ends = {name: np.cumsum([0, *(math.prod(s) for s in shapes)]) for name, shapes in self.shapes.items()}
-        counts = {self._count(name, array) for name, array in self.arrays.items()}
-        if len(counts) != 1 or 0 in counts:
-            raise InputRejected(f"outputs hold {sorted(counts)} samples", where=str(outputs.files[0].parent))
-        self.count = counts.pop()
-
-    def _count(self, name: str, array: StoredArray) -> int:
-        if name not in self.shapes:
-            return array.shape[0] if array.shape else 0
-        if array.shape != (int(self.ends[name][-1]),):
-            raise InputRejected("does not hold what its samples' shapes add up to", where=array.where)
-        return len(self.shapes[name])
-
-    def read(self, rows: slice) -> dict[str, Array]:
-        return {
-            name: self._widened(name, self._rows(name, array.mapped(), rows)) for name, array in self.arrays.items()
-        }
-
-    def _rows(self, name: str, mapped: Array, rows: slice) -> Array:
-        if name not in self.shapes:
-            return mapped[rows].copy()
-        i = rows.start
-        return mapped[self.ends[name][i] : self.ends[name][i + 1]].reshape(1, *self.shapes[name][i]).copy()
-
-    def _widened(self, name: str, values: Array) -> Array:
-        return (values.astype(np.uint32) << 16).view(np.float32) if name in self.bfloat16 else values
-
-    @property
-    def row_bytes(self) -> int:
-        return sum(8 * math.prod(a.shape) for a in self.arrays.values()) // self.count
-
-
-def _check_fit(own: _Outputs, base: _Outputs) -> None:
-    if set(own.arrays) != set(base.arrays):
-        raise InputRejected(f"the outputs are {sorted(own.arrays)}, the reference's {sorted(base.arrays)}")
-    if own.count != base.count:
-        raise InputRejected(f"{own.count} samples of outputs against {base.count} of the reference")
-
-
-def _blocks(own: _Outputs, base: _Outputs) -> Iterator[slice]:
-    """Consecutive rows; one at a time when any output is ragged."""
-    ragged = own.shapes or base.shapes
-    step = 1 if ragged else max(1, BLOCK_BYTES // max(1, own.row_bytes, base.row_bytes))
-    for start in range(0, base.count, step):
-        yield slice(start, min(start + step, base.count))
 
 
 # ----------------------------------------------------------------------------------------------------------- gathering

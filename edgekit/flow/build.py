@@ -54,7 +54,7 @@ def build_all(
             return None, Outcome(candidate, verdicts=(Verdict(VerdictCode.DOES_NOT_BUILD, str(error)),))
         return made, Outcome(candidate, made.artifact, verdicts=_verdicts(candidate, made.artifact, info))
 
-    built = in_parallel(build, plan.candidates, min(MAX_BUILDS, shop.facts.usable_threads))
+    built = in_parallel(build, plan.candidates, min(MAX_BUILDS, shop.host_facts.usable_threads))
     return {o.name: made for made, o in built if made is not None}, tuple(o for _, o in built)
 
 

@@ -29,7 +29,7 @@ BENCH_SAMPLES = 8
 
 @dataclass(frozen=True)
 class Job:
-    """What is settled once the candidates are built."""
+    """What is settled once the candidates are built. `origin` is TARGET when the device measured on is the target."""
 
     info: ModelInfo
     materials: Materials
@@ -72,15 +72,14 @@ def measure_all(
 
 def _bench(shop: Workshop, job: Job, name: str, entrant: Made) -> CleanBench:
     shop.progress(f"memory and first inference of {name}")
-    key = {"made": entrant.key, "feeds": _feeds_key(job), "machine": shop.machine_key}
+    key = {"made": entrant.key, "feeds": _feeds_key(job), "machine": shop.device_key}
     feeds = job.materials.feeds(SELECTION)
-    _, bench = shop.remembered(
-        "benches",
-        key,
-        CleanBench,
-        lambda _: clean_bench(shop.device, entrant.runnable, feeds, where=name, samples=BENCH_SAMPLES),
-    )
-    return bench
+
+    def bench(_: object) -> CleanBench:
+        there = shop.on(shop.facts.arch, entrant)
+        return clean_bench(shop.device, there, feeds, where=name, samples=BENCH_SAMPLES)
+
+    return shop.remembered("benches", key, CleanBench, bench)[1]
 
 
 def _race(
@@ -100,11 +99,11 @@ def _race(
     key = {
         "made": {name: entrant.key for name, entrant in entrants.items()},
         "feeds": _feeds_key(job),
-        "machine": shop.machine_key,
+        "machine": shop.device_key,
         "budgets": [HEAT, final],
         "fit": fit,
     }
-    runnables = {name: entrant.runnable for name, entrant in entrants.items()}
+    runnables = {name: shop.on(shop.facts.arch, entrant) for name, entrant in entrants.items()}
     feeds = job.materials.feeds(SELECTION)
     _, result = shop.remembered(
         "races",

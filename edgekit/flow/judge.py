@@ -1,19 +1,22 @@
 """How right each artifact still is: run by ekrun with the engine that ships, scored against the reference on one split."""
 
-import shutil
+import contextlib
+import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edgekit import sandbox
 from edgekit.core.accuracy import Accuracy, OutputSet
 from edgekit.core.recipes import REFERENCE
 from edgekit.core.results import Outcome, Verdict, VerdictCode
+from edgekit.devices.base import Device
 from edgekit.errors import DiskFull, EdgekitError, InputRejected
 from edgekit.flow.workshop import Made, Materials, Workshop, in_parallel
 from edgekit.measure import run_outputs
-from edgekit.runner.client import RunReply
+from edgekit.runner.client import Feeds, Runnable, RunReply
 
 SCORING = sandbox.Limits(rss_bytes=6 << 30, cpu_s=900, wall_s=900.0)
 RUN_DEADLINE_S = 1800.0
@@ -39,54 +42,74 @@ class Judge:
         if ":" in data.metric:  # the user's own code may change between two runs
             return self._score(made, split, where)
         key = {
-            "made": _alone(made).key,
-            "reference": _alone(self._reference).key,
+            "made": _alone(made),
+            "reference": _alone(self._reference),
             "split": [split, data.splits[split].sha256],
             "metric": data.metric,
             "state": data.state,
-            "machine": self._shop.machine_key,
+            "machine": self._shop.host_key,
         }
         _, accuracy = self._shop.remembered("accuracy", key, Accuracy, lambda _: self._score(made, split, where))
         return accuracy
 
     def _score(self, made: Made, split: str, where: str) -> Accuracy:
+        reference = self._reference_outputs(split)
+        if where == REFERENCE:
+            return self.score(reference, split, where)
+        with self.outputs(made, split, where) as outputs:
+            return self.score(outputs, split, where)
+
+    def _reference_outputs(self, split: str) -> OutputSet:
         with self._lock:
             if split not in self._references:
-                self._references[split] = self._run(self._reference, split, REFERENCE)
+                out = self._shop.scratch / "references" / split
+                self._references[split] = self._run(self._reference, split, REFERENCE, out)
+            return self._references[split]
+
+    @contextlib.contextmanager
+    def outputs(self, made: Made, split: str, where: str, samples: int = 0) -> Iterator[OutputSet]:
+        """The artifact's answers on the first `samples` of a split (0: all), found on this host; they go with the context."""
+        with tempfile.TemporaryDirectory(dir=self._shop.scratch) as folder:
+            yield self._run(made, split, where, Path(folder), samples)
+
+    def score(self, outputs: OutputSet, split: str, where: str) -> Accuracy:
+        """Answers on a whole split against the reference's. Raises InputRejected when they do not fit or the metric fails."""
         folder = self._materials.data_folder / split
-        outputs = self._references[split] if where == REFERENCE else self._run(made, split, where)
-        try:
-            return sandbox.call(
-                "edgekit.data.score:score",
-                returns=Accuracy,
-                limits=SCORING,
-                task=f"scoring {where}",
-                candidate=outputs,
-                reference=self._references[split],
-                labels=_existing(folder / "labels.npy"),
-                reset=_existing(folder / "reset.npy"),
-                metric=self._materials.data.metric,
-                split=split,
-                synthetic=self._materials.data.synthetic,
-                cwd=self._cwd,
-            )
-        finally:
-            if where != REFERENCE:
-                shutil.rmtree(outputs.files[0].parent, ignore_errors=True)
-
-    def _run(self, made: Made, split: str, where: str) -> OutputSet:
-        out = self._shop.scratch / "outputs" / split / where
-        out.mkdir(parents=True, exist_ok=True)
-        feeds = self._materials.feeds(split)
-        reply = run_outputs(
-            self._shop.device, _alone(made).runnable, feeds, out, where=where, deadline_s=RUN_DEADLINE_S
+        return sandbox.call(
+            "edgekit.data.score:score",
+            returns=Accuracy,
+            limits=SCORING,
+            task=f"scoring {where}",
+            candidate=outputs,
+            reference=self._reference_outputs(split),
+            labels=_existing(folder / "labels.npy"),
+            reset=_existing(folder / "reset.npy"),
+            metric=self._materials.data.metric,
+            split=split,
+            synthetic=self._materials.data.synthetic,
+            cwd=self._cwd,
         )
-        return _output_set(reply, out)
+
+    def _run(self, made: Made, split: str, where: str, out: Path, samples: int = 0) -> OutputSet:
+        runnable = on_one_thread(made.runnable)
+        return answers(self._shop.host, runnable, self._materials.feeds(split), out, where, samples)
 
 
-def _alone(made: Made) -> Made:
+def answers(device: Device, runnable: Runnable, feeds: Feeds, out: Path, where: str, samples: int = 0) -> OutputSet:
+    """Run an artifact over the first `samples` of its feeds (0: all) on a device, its outputs left in `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    reply = run_outputs(device, runnable, feeds, out, where=where, deadline_s=RUN_DEADLINE_S, samples=samples)
+    return _output_set(reply, out)
+
+
+def on_one_thread(runnable: Runnable) -> Runnable:
     """The same artifact run on one thread."""
-    return replace(made, runnable=replace(made.runnable, run=replace(made.runnable.run, threads=1)))
+    return replace(runnable, run=replace(runnable.run, threads=1))
+
+
+def _alone(made: Made) -> dict[str, Any]:
+    """The key of an artifact's answers: they do not depend on the threads."""
+    return replace(made, runnable=on_one_thread(made.runnable)).key
 
 
 def _existing(path: Path) -> Path | None:
@@ -117,7 +140,7 @@ def judge_all(
         shop.progress(f"checking the answers of {outcome.name}")
         return _judged(judge, made[outcome.name], outcome, split)
 
-    return tuple(in_parallel(judged, outcomes, shop.facts.usable_threads))
+    return tuple(in_parallel(judged, outcomes, shop.host_facts.usable_threads))
 
 
 def _judged(judge: Judge, made: Made, outcome: Outcome, split: str) -> Outcome:

@@ -55,19 +55,25 @@ def gather(shop: Workshop, model: Path, data: Path | None, options: Options) -> 
     shop.progress("reading the model")
     place = shop.scratch / "model"
     prepared = prepare(model, place, options.shapes, options.preflight_seconds)
-    shop.progress("reading the data")
     folder = shop.scratch / "data"
-    dataset = (
-        _read(data, prepared.info.inputs, folder, options.samples)
-        if data is not None
-        else _draw(prepared, folder, options.samples)
-    )
-    if options.metric is not None:
-        dataset = replace(dataset, metric=options.metric)
+    dataset = gather_data(shop, prepared.info.inputs, prepared.integer, data, folder, options)
     info = prepared.info
     names = tuple(spec.name for spec in info.inputs)
     key = content_digest([info.sha256, prepared.model_sha256])
     return info, Materials(place / "original.onnx", place / "model.onnx", key, dataset, folder, names)
+
+
+def gather_data(
+    shop: Workshop, inputs: tuple[TensorSpec, ...], integer: int, data: Path | None, folder: Path, options: Options
+) -> DataSetInfo:
+    """The data that feeds `inputs`, in ekrun's feed layout in `folder`; drawn at random without `data`, integers all `integer`."""
+    shop.progress("reading the data")
+    dataset = (
+        _read(data, inputs, folder, options.samples)
+        if data is not None
+        else _draw(inputs, integer, folder, options.samples)
+    )
+    return dataset if options.metric is None else replace(dataset, metric=options.metric)
 
 
 def _read(source: Path, inputs: tuple[TensorSpec, ...], out: Path, samples: int | None) -> DataSetInfo:
@@ -83,15 +89,15 @@ def _read(source: Path, inputs: tuple[TensorSpec, ...], out: Path, samples: int 
     )
 
 
-def _draw(prepared: PreparedModel, out: Path, samples: int | None) -> DataSetInfo:
+def _draw(inputs: tuple[TensorSpec, ...], integer: int, out: Path, samples: int | None) -> DataSetInfo:
     return sandbox.call(
         "edgekit.data.synthetic:synthetic_data",
         returns=DataSetInfo,
         limits=READING,
         task="drawing synthetic inputs",
-        inputs=prepared.info.inputs,
+        inputs=inputs,
         out=out,
         samples=samples or SYNTHETIC_SAMPLES,
         seed=0,
-        integer=prepared.integer,
+        integer=integer,
     )

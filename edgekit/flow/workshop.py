@@ -17,9 +17,10 @@ import msgspec
 
 from edgekit import sandbox
 from edgekit.core.dataset import DataSetInfo
-from edgekit.core.types import Artifact, ArtifactFile, Built, Candidate, content_digest
+from edgekit.core.types import Artifact, ArtifactFile, Built, Candidate, RunConfig, content_digest
+from edgekit.devices.base import Device
 from edgekit.devices.local import LocalDevice
-from edgekit.engines.closure import native_library
+from edgekit.engines.closure import NativeLibrary, native_library
 from edgekit.errors import UsageError
 from edgekit.measure import device_facts
 from edgekit.process import kill_all
@@ -37,7 +38,7 @@ RECORD = "record.json"
 SELECTION = "selection"
 
 # Kinds of steps whose outcome depends on the moment: `fresh` repeats them.
-MEASURED = frozenset({"benches", "races"})
+MEASURED = frozenset({"benches", "races", "proofs"})
 
 Progress = Callable[[str], None]
 
@@ -83,15 +84,20 @@ class Made:
 
 
 class Workshop:
-    """Steps with their memory. `scratch` is private to this run and goes with it; `fresh` measures again what was measured."""
+    """Steps with their memory. `scratch` is private to this run and goes with it; `fresh` measures again what was measured.
+
+    Accuracy is found on `host`, with the engine version that ships; latency and memory on `device`, which is the host unless
+    another is given. `facts` are the device's.
+    """
 
     def __init__(
         self,
         cache: Cache,
         scratch: Path,
-        device: LocalDevice,
+        host: LocalDevice,
         progress: Progress,
         *,
+        device: Device | None = None,
         offline: bool = False,
         fresh: bool = False,
     ) -> None:
@@ -101,12 +107,14 @@ class Workshop:
             )
         self.cache = cache
         self.scratch = scratch
-        self.device = device
-        self.facts = device_facts(device)
+        self.host = host
+        self.host_facts = device_facts(host)
+        self.device: Device = device or host
+        self.facts = device_facts(device) if device else self.host_facts
         self.progress = progress
         self.offline = offline
         self.fresh = fresh
-        self._libraries: dict[tuple[str, str], Path] = {}
+        self._libraries: dict[tuple[str, str, str], NativeLibrary] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -147,18 +155,23 @@ class Workshop:
         return place, made if kept is None else kept
 
     @property
-    def machine_key(self) -> dict[str, Any]:
-        """What a measurement on this machine depends on, apart from the artifact."""
-        return {"facts": self.facts, "ekrun": self.device.ekrun_sha256}
+    def host_key(self) -> dict[str, Any]:
+        """What an answer found on this machine depends on, apart from the artifact."""
+        return {"facts": self.host_facts, "ekrun": self.host.ekrun_sha256}
 
-    def native(self, engine: str, version: str) -> Path:
-        """The engine's library for this machine. Fetched if need be, verified once a run."""
+    @property
+    def device_key(self) -> dict[str, Any]:
+        """What a measurement on the device depends on, apart from the artifact."""
+        return {"name": self.device.name, "facts": self.facts, "ekrun": self.device.ekrun_sha256}
+
+    def native(self, engine: str, version: str, arch: str) -> NativeLibrary:
+        """The engine's library for an architecture. Fetched if need be, verified once a run."""
         with self._lock:
-            if (engine, version) not in self._libraries:
-                self.progress(f"engine {engine} {version}")
-                found = native_library(engine, version, self.facts.arch, self.cache.root, offline=self.offline)
-                self._libraries[engine, version] = found.library
-            return self._libraries[engine, version]
+            if (engine, version, arch) not in self._libraries:
+                self.progress(f"engine {engine} {version} for {arch}")
+                found = native_library(engine, version, arch, self.cache.root, offline=self.offline)
+                self._libraries[engine, version, arch] = found
+            return self._libraries[engine, version, arch]
 
     def build(self, candidate: Candidate, materials: Materials) -> tuple[Path, Artifact]:
         """The artifact's folder and record. Raises what the build raises."""
@@ -184,10 +197,19 @@ class Workshop:
     def make(self, candidate: Candidate, materials: Materials) -> Made:
         """Build the candidate and pair it with the library that runs it on this machine."""
         folder, artifact = self.build(candidate, materials)
-        engine = candidate.build.recipe.engine
-        library = self.native(engine, candidate.build.engine_version)
-        runnable = Runnable(engine, library, folder / artifact.files[0].path, candidate.run)
-        return Made(folder, artifact, runnable)
+        library = self.native(candidate.build.recipe.engine, candidate.build.engine_version, self.host_facts.arch)
+        return Made(folder, artifact, runnable(library, folder, artifact, candidate.run))
+
+    def on(self, arch: str, made: Made) -> Runnable:
+        """The same artifact with the library of the same version that runs it on `arch`."""
+        library = self.native(made.runnable.engine, made.artifact.spec.engine_version, arch)
+        return runnable(library, made.folder, made.artifact, made.runnable.run)
+
+
+def runnable(library: NativeLibrary, folder: Path, artifact: Artifact, run: RunConfig) -> Runnable:
+    """An artifact in `folder` with the library that runs it."""
+    first, *others = (folder / file.path for file in artifact.files)
+    return Runnable(library.engine, library.library, first, run, library.files, tuple(others))
 
 
 def _read_record(place: Path, type_: type[T]) -> T | None:

@@ -10,7 +10,7 @@ from rich.table import Table
 from edgekit.core.accuracy import Accuracy
 from edgekit.core.choose import figures
 from edgekit.core.facts import EngineLibrary
-from edgekit.core.results import Figures, Origin, Outcome
+from edgekit.core.results import Figures, Origin, Outcome, Proof
 from edgekit.core.run import Run
 from edgekit.core.targets import source_of
 from edgekit.core.types import ModelInfo, Target
@@ -179,11 +179,25 @@ def _verdict(run: Run, folder: str) -> Iterable[str]:
         yield f"[bold green]chosen[/] [bold]{clean(choice.chosen)}[/]: {clean(choice.reason)}"
         if run.evaluation is not None:
             yield f"on unseen evaluation data: {describe_accuracy(run.evaluation)}"
+        if run.proof is not None:
+            yield from proof_lines(run.proof)
         if choice.unproven:
             yield f"[yellow]unproven[/], resting on a prediction: {clean(', '.join(choice.unproven))}"
         yield f"artifact: {clean(folder)}/{clean(run.artifact_files[0])}"
     for step in run.next_steps:
         yield f"next: {clean(step)}"
+
+
+def proof_lines(proof: Proof) -> Iterator[str]:
+    """How the artifact's answers on the device agree with this host's."""
+    a = proof.agreement
+    equal = "bit for bit" if a.identical == a.samples else f"within {a.max_abs_diff:.2g}"
+    yield (
+        f"on {clean(proof.device)}{' (emulated)' if proof.emulated and 'emulated' not in proof.device else ''}: "
+        f"{a.samples} {clean(proof.split)} samples answered as here {equal}, {a.flipped} of {a.decisions} decisions flipped"
+    )
+    if proof.accuracy is not None:
+        yield f"its own answers: {describe_accuracy(proof.accuracy)}"
 
 
 def describe_accuracy(a: Accuracy) -> str:

@@ -18,7 +18,21 @@ def ekrun_path(arch: str) -> Path:
 
     Raises InternalError when this installation carries none for it.
     """
-    path = Path(__file__).parent / "bin" / f"ekrun-{arch}"
+    return _binary("ekrun", arch)
+
+
+def ekrun_facts_path(arch: str) -> Path:
+    """The static executable that has the verb `facts` only: for a board whose C library ekrun cannot use.
+
+    Raises InternalError as `ekrun_path` does.
+    """
+    return _binary("ekrun-facts", arch)
+
+
+def _binary(name: str, arch: str) -> Path:
+    path = Path(__file__).parent / "bin" / f"{name}-{arch}"
     if not path.is_file():
-        raise InternalError(f"ekrun has not been built for {arch}", where=str(path), next_step=f"run `{BUILD_COMMAND}`")
+        raise InternalError(
+            f"{name} has not been built for {arch}", where=str(path), next_step=f"run `{BUILD_COMMAND}`"
+        )
     return path

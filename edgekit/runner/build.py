@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 RUNNER = Path(__file__).resolve().parent
@@ -30,11 +31,36 @@ FLAGS = (
     *("-fstack-protector-strong", "-fsanitize=undefined", "-fno-sanitize=function", "-fsanitize-trap=undefined"),
     *("-Wl,-z,relro", "-Wl,-z,now"),
 )
-LIBRARIES = ("-ldl", "-lm", "-lrt")
+LIBRARIES = ("-ldl", "-lm", "-lrt", "-lpthread")
+
+# For boards without a C library that ekrun can use: needs none, has the verb `facts` only.
+FACTS_SOURCES = (
+    *("main.c", "args.c", "facts.c", "board.c", "userland.c", "conditions.c", "cgroup.c", "cpuinfo.c"),
+    *("cpu_aarch64.c", "cpu_x86_64.c", "proc.c", "sysfile.c", "json.c", "fail.c", "sigill.c", "tether.c"),
+)
+FACTS_FLAGS = ("-DEKRUN_FACTS_ONLY", "-static", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
+
+
+@dataclass(frozen=True)
+class Program:
+    """One executable for each architecture, called `<name>-<arch>`."""
+
+    name: str
+    target: str  # after "<arch>-linux-"
+    sources: tuple[str, ...]
+    flags: tuple[str, ...]
+
+
+def _programs() -> tuple[Program, Program]:
+    everything = tuple(sorted(path.name for path in SOURCES.glob("*.c")))
+    return (
+        Program("ekrun", f"gnu.{GLIBC_FLOOR}", everything, (*FLAGS, *LIBRARIES)),
+        Program("ekrun-facts", "musl", FACTS_SOURCES, (*FLAGS, *FACTS_FLAGS)),
+    )
 
 
 def build_all(out: Path = BIN) -> list[Path]:
-    """Build `ekrun-<arch>` in `out` for every architecture, or keep what is up to date; returns their paths.
+    """Build `ekrun-<arch>`, then `ekrun-facts-<arch>`, in `out` for every architecture, or keep what is up to date; their paths.
 
     Raises subprocess.CalledProcessError when the compiler refuses, and PackageNotFoundError without ziglang.
     """
@@ -42,7 +68,7 @@ def build_all(out: Path = BIN) -> list[Path]:
     digest = _inputs_digest()
     with (out / ".lock").open("w") as lock:  # test workers may build at the same time
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return [_build(arch, out, digest) for arch in ARCHITECTURES]
+        return [_build(program, arch, out, digest) for program in _programs() for arch in ARCHITECTURES]
 
 
 def _inputs_digest() -> str:
@@ -52,28 +78,16 @@ def _inputs_digest() -> str:
     return digest.hexdigest()
 
 
-def _build(arch: str, out: Path, digest: str) -> Path:
-    binary, stamp = out / f"ekrun-{arch}", out / f".ekrun-{arch}.stamp"
+def _build(program: Program, arch: str, out: Path, digest: str) -> Path:
+    name = f"{program.name}-{arch}"
+    binary, stamp = out / name, out / f".{name}.stamp"
     if binary.exists() and stamp.exists() and stamp.read_text() == digest:
         return binary
     with tempfile.TemporaryDirectory(dir=out) as folder:
         made = Path(folder) / "ekrun"
-        sources = sorted(path.name for path in SOURCES.glob("*.c"))
-        target = f"{arch}-linux-gnu.{GLIBC_FLOOR}"
-        command = [
-            sys.executable,
-            "-m",
-            "ziglang",
-            "cc",
-            "-target",
-            target,
-            *FLAGS,
-            *sources,
-            *LIBRARIES,
-            "-o",
-            str(made),
-        ]
-        subprocess.run(command, cwd=SOURCES, check=True)  # relative names: no path of this machine gets into the binary
+        compiler = [sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-linux-{program.target}"]
+        # relative names: no path of this machine gets into the binary
+        subprocess.run([*compiler, *program.sources, *program.flags, "-o", str(made)], cwd=SOURCES, check=True)
         made.chmod(0o755)
         os.replace(made, binary)  # noqa: PTH105 - both are paths already
     stamp.write_text(digest)

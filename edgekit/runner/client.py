@@ -4,28 +4,33 @@ What comes back is untrusted: every field is checked for its type, anything else
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
 
-from edgekit.core.facts import DeviceFacts
+from edgekit.core.facts import Cluster, DeviceFacts, Disk, FactSheet, Soc, ThermalZone, Throttled
 from edgekit.core.types import RunConfig
 from edgekit.errors import DeviceError, EdgekitError, InputRejected, InternalError, ResourceLimit, TargetIncompatible
 from edgekit.process import Completed, describe_exit
+from edgekit.runner.isa import decode_isa, describe_feature, is_trap
 
 T = TypeVar("T")
+
+LINK_CLOSED = 10  # the exit code of a runner started with --tether whose stdin has ended
 
 
 @dataclass(frozen=True)
 class Runnable:
-    """A model file with the engine library that runs it and how."""
+    """A model file with the engine library that runs it and how; `*_files` must lie beside theirs."""
 
     engine: str
     library: Path
     model: Path
     run: RunConfig
+    library_files: tuple[Path, ...] = ()
+    model_files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,14 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class MemoryLimit:
+    """The cap a runner ran under, and what held it."""
+
+    bytes: int
+    kind: Literal["cgroup", "rlimit_data"]
+
+
+@dataclass(frozen=True)
 class LoadReply:
     """Cold phases of one ekrun process, in milliseconds; None where the engine does not tell."""
 
@@ -65,6 +78,7 @@ class LoadReply:
     session_create_ms: float | None
     first_inference_ms: float | None
     process_to_first_inference_ms: float | None
+    memory_limit: MemoryLimit | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -115,7 +129,7 @@ class RunReply:
 
 @dataclass(frozen=True)
 class FactsReply:
-    """`facts`, as far as planning and measuring need it; what the kernel does not tell is None."""
+    """`facts`; what the machine does not tell is None."""
 
     protocol: Literal[1]
     arch: str
@@ -128,6 +142,28 @@ class FactsReply:
     glibc: str | None
     cores_by_max_khz: Mapping[int, int] | None
     governors: Mapping[str, str] | None
+    # facts_version 2
+    facts_version: int = 1
+    board: str | None = None
+    soc: Soc = field(default_factory=Soc)
+    cpus_online: int | None = None
+    cpus_affinity: int | None = None
+    clusters: tuple[Cluster, ...] | None = None
+    cpuset: tuple[int, ...] | None = None
+    cgroup_cpu_quota: float | None = None
+    cgroup_memory_limit_bytes: int | None = None
+    hwcap: str | None = None
+    hwcap2: str | None = None
+    ram_available_bytes: int | None = None
+    swap_total_bytes: int | None = None
+    swap_free_bytes: int | None = None
+    page_bytes: int | None = None
+    disk: Disk | None = None
+    libc: str | None = None
+    libstdcxx: str | None = None
+    userland_bits: int | None = None
+    thermal: tuple[ThermalZone, ...] | None = None
+    throttled: Throttled = field(default_factory=Throttled)
 
     def facts(self) -> DeviceFacts:
         """As the record the rest of edgekit reads."""
@@ -144,6 +180,14 @@ class FactsReply:
             governor="+".join(governors) or None,
             emulated=self.emulated,
         )
+
+    def sheet(self) -> FactSheet:
+        """Everything the machine told."""
+        shared = {f.name for f in fields(FactSheet)} & {f.name for f in fields(self)}
+        told = {name: getattr(self, name) for name in shared}
+        for name, empty in (("clusters", ()), ("thermal", ()), ("governors", {})):
+            told[name] = empty if told[name] is None else told[name]
+        return FactSheet(**told)
 
 
 def engine_arguments(runnable: Runnable, feeds: Feeds) -> list[str]:
@@ -183,6 +227,8 @@ def failure(done: Completed, where: str) -> EdgekitError:
     lines = done.stdout.splitlines()
     if lines and not done.timed_out and (error := _error_in(lines[-1], where)) is not None:
         return error
+    if done.returncode == LINK_CLOSED:
+        return DeviceError("the runner ended because its link was closed", where=where)
     words = done.stderr.decode(errors="replace").strip().splitlines()
     tail = f" ({words[-1][:300]})" if words else ""
     return ResourceLimit(f"the runner {describe_exit(done)}{tail}", where=where)
@@ -192,6 +238,8 @@ def failure(done: Completed, where: str) -> EdgekitError:
 class _Failure:
     code: str
     message: str
+    arch: str = ""
+    instruction: str = ""
 
 
 @dataclass(frozen=True)
@@ -206,7 +254,24 @@ def _error_in(line: bytes, where: str) -> EdgekitError | None:
         error = msgspec.json.decode(line, type=_FailureReply).error
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return _ERRORS.get(error.code, DeviceError)(" ".join(error.message.split())[:500], where=where)
+    message = " ".join(error.message.split())[:500]
+    if error.code == "illegal_instruction":
+        return _illegal_instruction(error, message, where)
+    return _ERRORS.get(error.code, DeviceError)(message, where=where)
+
+
+def _illegal_instruction(error: _Failure, message: str, where: str) -> EdgekitError:
+    """What the instruction needs, where its encoding tells; a program's own trap is a crash, whatever the CPU."""
+    try:
+        instruction = bytes.fromhex(error.instruction)
+    except ValueError:
+        instruction = b""
+    if is_trap(error.arch, instruction):
+        return ResourceLimit(f"the runner crashed: it stopped itself ({message})", where=where)
+    feature = decode_isa(error.arch, instruction)
+    if feature is not None:
+        message = message.replace("illegal instruction", f"illegal instruction (needs {describe_feature(feature)}):", 1)
+    return TargetIncompatible(message, where=where)
 
 
 _ERRORS: Mapping[str, type[EdgekitError]] = {
@@ -217,4 +282,5 @@ _ERRORS: Mapping[str, type[EdgekitError]] = {
     "inference_failed": ResourceLimit,
     "io": ResourceLimit,
     "out_of_memory": ResourceLimit,
+    "illegal_instruction": TargetIncompatible,
 }

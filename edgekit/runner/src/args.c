@@ -1,23 +1,27 @@
 #include "args.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fail.h"
 
-enum kind { TEXT, NUMBER, FLAG, PAIR_FIRST, PAIR_LAST }; /* a pair splits at its first or its last '=' */
+enum kind { TEXT, NUMBER, REAL, FLAG, PAIR_FIRST, PAIR_LAST }; /* a pair splits at its first or its last '=' */
 
 struct rule {
     const char *name;
     enum kind kind;
     int verbs;
     size_t offset;
-    long smallest, largest;
+    long smallest, largest; /* a REAL is larger than the smallest */
 };
 
 #define FIELD(name) offsetof(struct options, name)
-#define ENGINE_VERBS (VERB_RUN | VERB_BENCH)
+#define ENGINE_VERBS (VERB_RUN | VERB_BENCH | VERB_LAYERS)
+#define EVERY_VERB (VERB_FACTS | ENGINE_VERBS)
+#define MOST_STREAMS 64
+#define SLOWEST_RATE 0.001 /* a second */
 
 static const struct rule RULES[] = {
     {"--engine", TEXT, ENGINE_VERBS, FIELD(engine), 0, 0},
@@ -30,11 +34,25 @@ static const struct rule RULES[] = {
     {"--state", PAIR_LAST, ENGINE_VERBS, FIELD(states), 0, 0},
     {"--reset", TEXT, ENGINE_VERBS, FIELD(reset), 0, 0},
     {"--option", PAIR_FIRST, ENGINE_VERBS, FIELD(engine_options), 0, 0},
-    {"--out", TEXT, VERB_RUN, FIELD(out), 0, 0},
+    {"--streams", NUMBER, VERB_RUN | VERB_BENCH, FIELD(streams), 1, MOST_STREAMS},
+    {"--out", TEXT, VERB_RUN | VERB_LAYERS, FIELD(out), 0, 0},
     {"--warmup", NUMBER, VERB_BENCH, FIELD(warmup), 0, 10000000},
     {"--runs", NUMBER, VERB_BENCH, FIELD(runs), 1, 10000000},
+    {"--runs", NUMBER, VERB_LAYERS, FIELD(runs), 1, 10000},
     {"--stdin", FLAG, VERB_BENCH, FIELD(from_stdin), 0, 0},
+    {"--scenario", TEXT, VERB_BENCH, FIELD(scenario_name), 0, 0},
+    {"--duration", REAL, VERB_BENCH, FIELD(duration), 0, 86400},
+    {"--min-runs", NUMBER, VERB_BENCH, FIELD(min_runs), 1, 10000000},
+    {"--qps", REAL, VERB_BENCH, FIELD(qps), 0, 100000},
+    {"--fps", REAL, VERB_BENCH, FIELD(fps), 0, 100000},
+    {"--samples-per-query", NUMBER, VERB_BENCH, FIELD(samples_per_query), 1, 1024},
+    {"--seed", NUMBER, VERB_BENCH, FIELD(seed), 0, LONG_MAX},
+    {"--latencies", TEXT, VERB_BENCH, FIELD(latencies), 0, 0},
+    {"--sample-ms", NUMBER, VERB_BENCH, FIELD(sample_ms), 0, 60000},
+    {"--memory-limit", NUMBER, ENGINE_VERBS, FIELD(memory_limit), 1 << 20, LONG_MAX},
+    {"--tether", FLAG, EVERY_VERB, FIELD(tether), 0, 0},
     {"--root", TEXT, VERB_FACTS, FIELD(root), 0, 0},
+    {"--folder", TEXT, VERB_FACTS, FIELD(folder), 0, 0},
 };
 
 #define RULE_COUNT (sizeof RULES / sizeof *RULES)
@@ -56,6 +74,17 @@ static long parse_number(const struct rule *rule, const char *text) {
     return value;
 }
 
+/* Plain decimals: strtod alone would take "inf", "nan" and hexadecimal too. */
+static double parse_real(const struct rule *rule, const char *text) {
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || text[strspn(text, "0123456789.e+-")] || !(value > rule->smallest) ||
+        value > (double)rule->largest)
+        fail(EXIT_USAGE, "%s takes a number above %ld, at most %ld, not %s", rule->name, rule->smallest, rule->largest,
+             text);
+    return value;
+}
+
 static void add_pair(struct pairs *pairs, const struct rule *rule, char *text) {
     char *equals = rule->kind == PAIR_LAST ? strrchr(text, '=') : strchr(text, '=');
     if (!equals || equals == text)
@@ -70,6 +99,7 @@ static void store(struct options *options, const struct rule *rule, char *value)
     switch (rule->kind) {
     case TEXT: *(const char **)field = value; break;
     case NUMBER: *(long *)field = parse_number(rule, value); break;
+    case REAL: *(double *)field = parse_real(rule, value); break;
     case FLAG: *(bool *)field = true; break;
     case PAIR_FIRST:
     case PAIR_LAST: add_pair(field, rule, value); break;
@@ -80,11 +110,22 @@ static enum verb parse_verb(const char *name) {
     static const struct {
         const char *name;
         enum verb verb;
-    } verbs[] = {{"facts", VERB_FACTS}, {"run", VERB_RUN}, {"bench", VERB_BENCH}};
+    } verbs[] = {
+        {"facts", VERB_FACTS},
+#ifndef EKRUN_FACTS_ONLY
+        {"run", VERB_RUN},
+        {"bench", VERB_BENCH},
+        {"layers", VERB_LAYERS},
+#endif
+    };
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (name && strcmp(name, verbs[i].name) == 0)
             return verbs[i].verb;
-    fail(EXIT_USAGE, "usage: ekrun facts|run|bench --option value ...");
+#ifdef EKRUN_FACTS_ONLY
+    fail(EXIT_USAGE, "usage: ekrun-facts facts --option value ...: this build has no engines");
+#else
+    fail(EXIT_USAGE, "usage: ekrun facts|run|bench|layers --option value ...");
+#endif
 }
 
 static void require(const void *value, const char *name) {
@@ -99,6 +140,49 @@ static void refuse_repeated(const struct pairs *pairs, const char *name) {
                 fail(EXIT_USAGE, "%s %s is given twice", name, pairs->items[i].key);
 }
 
+static enum scenario parse_scenario(const char *name) {
+    static const char *const names[] = {
+        [SINGLE_STREAM] = "single-stream", [MULTI_STREAM] = "multi-stream", [SERVER] = "server", [OFFLINE] = "offline",
+        [FIXED_RATE] = "fixed-rate",
+    };
+    for (int i = SINGLE_STREAM; i <= FIXED_RATE; i++)
+        if (name && strcmp(names[i], name) == 0)
+            return (enum scenario)i;
+    if (name)
+        fail(EXIT_USAGE, "--scenario takes single-stream, multi-stream, server, offline or fixed-rate, not %s", name);
+    return NO_SCENARIO;
+}
+
+/* `needed` where the option must be given, else it must not. */
+static void only_for(bool needed, bool given, const char *name, const char *scenario) {
+    if (needed && !given)
+        fail(EXIT_USAGE, "%s needs %s", scenario, name);
+    if (given && !needed)
+        fail(EXIT_USAGE, "%s is for %s", name, scenario);
+}
+
+static void check_scenario(struct options *options) {
+    enum scenario scenario = options->scenario = parse_scenario(options->scenario_name);
+    if ((options->runs != 0) + options->from_stdin + (scenario != NO_SCENARIO) != 1)
+        fail(EXIT_USAGE, "bench takes one of --runs, --stdin and --scenario");
+    only_for(scenario != NO_SCENARIO, options->duration > 0 || options->min_runs, "--duration or --min-runs",
+             "a --scenario");
+    only_for(scenario == SERVER, options->qps > 0, "--qps", "--scenario server");
+    only_for(scenario == FIXED_RATE, options->fps > 0, "--fps", "--scenario fixed-rate");
+    if ((options->qps > 0 && options->qps < SLOWEST_RATE) || (options->fps > 0 && options->fps < SLOWEST_RATE))
+        fail(EXIT_USAGE, "--qps and --fps are at least %g", SLOWEST_RATE);
+    if (options->samples_per_query)
+        only_for(scenario == MULTI_STREAM, true, "--samples-per-query", "--scenario multi-stream");
+    if (options->seed)
+        only_for(scenario == SERVER, true, "--seed", "--scenario server");
+    if (options->latencies)
+        only_for(scenario != NO_SCENARIO, true, "--latencies", "a --scenario");
+    if (options->streams > 1 && (scenario == NO_SCENARIO || scenario == SINGLE_STREAM))
+        fail(EXIT_USAGE, "--streams is for the scenarios multi-stream, server, offline and fixed-rate");
+    if (!options->samples_per_query)
+        options->samples_per_query = 8; /* MLPerf Inference's multi-stream since v2.0 */
+}
+
 static void check(struct options *options) {
     if (options->verb == VERB_FACTS)
         return;
@@ -108,10 +192,16 @@ static void check(struct options *options) {
     require(options->model, "--model");
     if (!options->threads)
         fail(EXIT_USAGE, "--threads is required");
-    if (options->verb == VERB_RUN)
+    if (options->verb != VERB_BENCH)
         require(options->out, "--out");
-    if (options->verb == VERB_BENCH && options->from_stdin == (options->runs != 0))
-        fail(EXIT_USAGE, "bench takes --runs or --stdin");
+    if (options->verb == VERB_LAYERS && !options->runs)
+        fail(EXIT_USAGE, "--runs is required");
+    if (options->verb == VERB_BENCH)
+        check_scenario(options);
+    if (!options->streams)
+        options->streams = 1;
+    if (options->streams > 1 && options->states.count)
+        fail(EXIT_USAGE, "--state needs the samples in their order: one stream");
     if (options->lib[0] != '/')
         fail(EXIT_USAGE, "--lib takes an absolute path, not %s", options->lib);
     if (!options->precision)

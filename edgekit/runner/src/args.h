@@ -8,7 +8,10 @@
 /* Also the most that a feed may hold: more is a forged header, not data. */
 #define MAX_SAMPLES 1000000000
 
-enum verb { VERB_FACTS = 1, VERB_RUN = 2, VERB_BENCH = 4 };
+enum verb { VERB_FACTS = 1, VERB_RUN = 2, VERB_BENCH = 4, VERB_LAYERS = 8 };
+
+/* How queries come, in bench; PROTOCOL.md defines them. */
+enum scenario { NO_SCENARIO, SINGLE_STREAM, MULTI_STREAM, SERVER, OFFLINE, FIXED_RATE };
 
 struct pair {
     const char *key, *value;
@@ -22,8 +25,14 @@ struct pairs {
 struct options {
     enum verb verb;
     const char *engine, *lib, *model, *precision, *out, *reset, *root;
+    const char *folder;
     long threads, samples, warmup, runs; /* samples 0: all */
-    bool from_stdin;
+    long memory_limit;                   /* bytes; 0: none */
+    bool from_stdin, tether;
+    const char *scenario_name, *latencies;
+    enum scenario scenario;
+    double duration, qps, fps; /* seconds and events a second; 0: not given */
+    long streams, min_runs, samples_per_query, seed, sample_ms;
     struct pairs inputs, states, engine_options;
 };
 

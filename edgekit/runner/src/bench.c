@@ -9,47 +9,33 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench.h"
 #include "conditions.h"
-#include "engine.h"
 #include "fail.h"
-#include "feeds.h"
-#include "json.h"
-#include "proc.h"
+#include "sampler.h"
+#include "scenario.h"
 #include "verbs.h"
 
 #define IDLE_LIMIT_NS 1000000000
 #define LONGEST_BURST 10000000
-
-struct bench {
-    struct engine engine;
-    struct feeds feeds;
-    size_t next_sample;
-    int64_t returned_ns; /* when the last inference did */
-    int64_t first_inference_ns, to_first_inference_ns;
-    struct memory baseline, loaded, finished;
-    bool inference_peak_known;
-    int64_t runs;
-};
 
 /* One timed inference on the next sample, in nanoseconds. */
 static int64_t infer_next(struct bench *b) {
     struct engine *engine = &b->engine;
     feeds_load(&b->feeds, engine, b->next_sample, b->next_sample == 0);
     int64_t before = now_ns();
-    engine->ops->infer(engine);
+    engine->ops->infer(engine, 0);
     b->returned_ns = now_ns();
     int64_t latency = b->returned_ns - before;
     feeds_keep_state(&b->feeds, engine);
-    engine->ops->release_outputs(engine);
+    engine->ops->release_outputs(engine, 0);
     b->next_sample = (b->next_sample + 1) % b->feeds.samples;
     return latency;
 }
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* Memory after inferences, at once: what an answer takes to write is not the model's. The peak is that of all so far.
- */
-static void note_memory(struct bench *b) {
+void note_memory(struct bench *b) {
     int64_t peak = b->finished.peak;
     sample_memory(&b->finished);
     b->finished.peak = larger(peak, b->finished.peak);
@@ -61,7 +47,7 @@ static void start(struct bench *b, const struct options *options, int64_t starte
     sample_memory(&b->baseline);
     engine_open(&b->engine, options);
     sample_memory(&b->loaded);
-    feeds_open(&b->feeds, &b->engine, options);
+    feeds_open(&b->feeds, &b->engine, 0, options);
     b->inference_peak_known = reset_peak();
     b->first_inference_ns = infer_next(b);
     b->to_first_inference_ns = b->returned_ns - started_ns;
@@ -76,7 +62,7 @@ static void burst(struct bench *b, int64_t *latencies, int64_t count) {
     b->runs += count;
 }
 
-static void write_load(struct bench *b, struct json *j) {
+void write_load(struct bench *b, struct json *j) {
     engine_describe(&b->engine, j);
     json_real(j, "first_inference_ms", (double)b->first_inference_ns / 1e6);
     json_real(j, "process_to_first_inference_ms", (double)b->to_first_inference_ns / 1e6);
@@ -84,7 +70,7 @@ static void write_load(struct bench *b, struct json *j) {
     json_int(j, "samples", (int64_t)b->feeds.samples);
 }
 
-static void write_memory(struct bench *b, struct json *j) {
+void write_memory(struct bench *b, struct json *j) {
     /* Without a reset the mark still holds for the load, which nothing larger precedes; not for what follows. */
     int64_t inference_peak = b->inference_peak_known ? b->finished.peak : -1;
     json_begin(j, "memory", '{');
@@ -103,7 +89,7 @@ static void write_memory(struct bench *b, struct json *j) {
     json_end(j, '}');
 }
 
-static void write_usage(const struct usage *usage, struct json *j) {
+void write_usage(const struct usage *usage, struct json *j) {
     json_int(j, "wall_ns", usage->wall_ns);
     json_int(j, "cpu_ns", usage->cpu_ns);
     json_int(j, "voluntary_switches", usage->voluntary_switches);
@@ -117,10 +103,12 @@ static void measure(struct bench *b, int64_t count, struct json *j) {
     int64_t *latencies = allocate((size_t)count, sizeof *latencies);
     struct usage before, after;
     memset(latencies, 0, (size_t)count * sizeof *latencies); /* its pages are touched before the clock runs */
-    reset_peak();                                            /* the last answer's */
+    struct sampler *sampler = sampler_start(b->engine.options->sample_ms);
+    reset_peak(); /* the last answer's */
     sample_usage(&before);
     burst(b, latencies, count);
     sample_usage(&after);
+    sampler_stop(sampler);
     note_memory(b);
     after = usage_between(&before, &after);
     json_begin(j, "latencies_ns", '[');
@@ -128,6 +116,7 @@ static void measure(struct bench *b, int64_t count, struct json *j) {
         json_int(j, NULL, latencies[i]);
     json_end(j, ']');
     write_usage(&after, j);
+    sampler_write(sampler, before.wall_ns, j);
     free(latencies);
 }
 
@@ -143,7 +132,7 @@ static void end_event(struct json *j) {
     json_print(j);
 }
 
-static void finish_bench(struct bench *b, struct json *j) {
+void finish_bench(struct bench *b, struct json *j) {
     json_int(j, "runs", b->runs);
     write_memory(b, j);
     b->engine.ops->close(&b->engine);
@@ -207,6 +196,8 @@ void bench(const struct options *options, int64_t started_ns) {
     start(&b, options, started_ns);
     if (options->from_stdin)
         serve_bursts(&b);
+    else if (options->scenario != NO_SCENARIO)
+        run_scenario(&b, options);
     else
         run_at_once(&b, options);
 }

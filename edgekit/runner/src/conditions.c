@@ -8,8 +8,6 @@
 
 #define MOST_ZONES 128
 #define MOST_POLICIES 512
-#define THERMAL "/sys/class/thermal"
-#define CPUFREQ "/sys/devices/system/cpu/cpufreq"
 
 static void write_load_average(struct json *j) {
     char text[128];

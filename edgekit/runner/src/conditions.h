@@ -4,6 +4,9 @@
 
 #include "json.h"
 
+#define THERMAL "/sys/class/thermal"
+#define CPUFREQ "/sys/devices/system/cpu/cpufreq"
+
 /* Fields load_average, frequencies and thermal, each null where the kernel does not give it. */
 void write_conditions(struct json *j, const char *key);
 

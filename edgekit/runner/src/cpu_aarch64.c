@@ -1,12 +1,10 @@
 #if defined(__aarch64__)
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/auxv.h>
 
 #include "cpu.h"
-#include "sysfile.h"
+#include "cpuinfo.h"
 
 const char *const CPU_ARCH = "aarch64";
 
@@ -74,29 +72,11 @@ static int add_part(struct part *parts, int count, long implementer, long part) 
     return count + 1;
 }
 
-/* The value after the colon of a line of /proc/cpuinfo that begins with `key`, or -1. */
-static long cpuinfo_value(const char *line, const char *key) {
-    if (strncmp(line, key, strlen(key)) != 0)
-        return -1;
-    const char *colon = strchr(line, ':');
-    return colon ? strtol(colon + 1, NULL, 0) : -1;
-}
-
 static int parts_from_cpuinfo(struct part *parts) {
-    static char text[1 << 18];
-    int count = 0;
-    long implementer = -1;
-    if (!sys_read("/proc/cpuinfo", text, sizeof text))
-        return 0;
-    for (char *line = text; line; line = strchr(line, '\n')) {
-        line += *line == '\n';
-        long value = cpuinfo_value(line, "CPU implementer");
-        if (value >= 0)
-            implementer = value;
-        value = cpuinfo_value(line, "CPU part");
-        if (value >= 0)
-            count = add_part(parts, count, implementer, value);
-    }
+    static struct core cores[MOST_CPUS];
+    int count = 0, core_count = cpuinfo_cores(cores);
+    for (int i = 0; i < core_count; i++)
+        count = add_part(parts, count, cores[i].implementer, cores[i].part);
     return count;
 }
 

@@ -10,13 +10,15 @@
 #include <sys/stat.h>
 
 #include "fail.h"
+#include "limit.h"
 #include "proc.h"
 
 static void open_library(const char *path, void **library) {
     *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!*library) {
         const char *reason = dlerror();
-        fail(EXIT_LIBRARY, "%s", reason ? reason : path);
+        reason = reason ? reason : path;
+        fail(unless_memory(EXIT_LIBRARY, reason), "%s", reason);
     }
 }
 
@@ -121,6 +123,7 @@ void engine_describe(struct engine *engine, struct json *j) {
     json_string(j, "engine", engine->ops->name);
     json_string(j, "engine_version", engine->version);
     json_bool(j, "emulated", emulated());
+    write_memory_limit(j);
     describe_settings(engine, j);
     describe_time(j, "library_load_ms", engine->library_load_ns);
     describe_time(j, "model_read_ms", engine->model_read_ns);

@@ -2,7 +2,9 @@
  *
  * - an engine never returns an error: it fail()s with its own message;
  * - engine objects are made in open and freed in close, and the library is never unloaded;
- * - infer is the call that is timed, so it does nothing else.
+ * - infer is the call that is timed, so it does nothing else;
+ * - a lane is what one stream of inferences needs of its own: bound inputs and outputs. There are options->streams of
+ *   them; calls on different lanes may run at the same time, calls on one lane may not.
  */
 #ifndef EKRUN_ENGINE_H
 #define EKRUN_ENGINE_H
@@ -23,16 +25,20 @@ struct engine_ops {
     void (*load)(struct engine *engine);
     /* Opens the model, fills ports and the times but library_load_ns. */
     void (*open)(struct engine *engine);
-    /* Makes `tensor` input `index` of the runs to come. Its buffer stays the caller's, to refill between runs. */
-    void (*bind)(struct engine *engine, size_t index, const struct tensor *tensor);
-    void (*infer)(struct engine *engine);
+    /* Makes `tensor` input `index` of the lane's runs to come. Its buffer stays the caller's. */
+    void (*bind)(struct engine *engine, size_t lane, size_t index, const struct tensor *tensor);
+    void (*infer)(struct engine *engine, size_t lane);
     /* A view of an output, valid until release_outputs. */
-    void (*output)(struct engine *engine, size_t index, struct tensor *view);
-    void (*release_outputs)(struct engine *engine);
+    void (*output)(struct engine *engine, size_t lane, size_t index, struct tensor *view);
+    void (*release_outputs)(struct engine *engine, size_t lane);
     /* The port name that an alternative tensor name stands for, or NULL. */
     const char *(*resolve)(struct engine *engine, const char *name, bool is_input);
     /* Writes the fields threads, precision and options of the settings in force. */
     void (*settings)(struct engine *engine, struct json *j);
+    /* For verb layers: after an inference on lane 0 that is not to count, and once after the `runs` that are. The
+     * second writes the fields layers and profile. */
+    void (*skip_layers)(struct engine *engine);
+    void (*write_layers)(struct engine *engine, int64_t runs, struct json *j);
     void (*close)(struct engine *engine);
 };
 

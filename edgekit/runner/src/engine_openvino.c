@@ -32,13 +32,24 @@ struct ov_partial_shape {
     struct ov_dimension rank, *dims;
 };
 
+struct ov_layer {
+    int status;
+    int64_t real_us, cpu_us; /* the mean of all inferences of the stream so far, in whole microseconds */
+    const char *name, *exec_type, *type;
+};
+
+struct ov_layers {
+    struct ov_layer *items;
+    size_t count;
+};
+
 struct ov_version {
     const char *build_number, *description;
 };
 
 #define DEVICE "CPU"
 
-enum { OV_INVALID_C_PARAM = -14 };
+enum { OV_INVALID_C_PARAM = -14, OV_LAYER_EXECUTED = 2 };
 
 #define OV_FUNCTIONS(X)                                                                                                \
     X(const char *, ov_get_last_err_msg, (void))                                                                       \
@@ -66,6 +77,8 @@ enum { OV_INVALID_C_PARAM = -14 };
     X(int, ov_infer_request_infer, (ov_request *))                                                                     \
     X(int, ov_infer_request_set_input_tensor_by_index, (ov_request *, size_t, const ov_tensor *))                      \
     X(int, ov_infer_request_get_output_tensor_by_index, (const ov_request *, size_t, ov_tensor **))                    \
+    X(int, ov_infer_request_get_profiling_info, (const ov_request *, struct ov_layers *))                              \
+    X(void, ov_profiling_info_list_free, (struct ov_layers *))                                                         \
     X(int, ov_port_get_any_name, (const ov_port *, char **))                                                           \
     X(int, ov_port_get_element_type, (const ov_port *, int *))                                                         \
     X(int, ov_port_get_partial_shape, (const ov_port *, struct ov_partial_shape *))                                    \
@@ -85,13 +98,18 @@ struct api {
 #undef DECLARE
 };
 
+struct lane {
+    ov_request *request;
+    ov_tensor **inputs, **outputs;
+};
+
 struct openvino {
     struct api api;
     ov_core *core;
     ov_model *model;
     ov_compiled *compiled;
-    ov_request *request;
-    ov_tensor **inputs, **outputs;
+    struct lane *lanes;
+    struct ov_layers skipped; /* verb layers */
     char *resolved;
 };
 
@@ -160,13 +178,21 @@ static void openvino_load(struct engine *engine) {
     check_numbering(engine, ov);
 }
 
+enum { PRECISION, THREADS, STREAMS, PINNING, DEFAULTS };
+
+struct defaults {
+    char threads[16], streams[16];
+    struct pair pairs[DEFAULTS];
+};
+
 /* What ekrun itself sets; --option may set each of them otherwise. One thread must not be pinned to CPU 0. */
-static void default_settings(const struct options *asked, char *threads, size_t size, struct pair defaults[4]) {
-    snprintf(threads, size, "%ld", asked->threads);
-    defaults[0] = (struct pair){"INFERENCE_PRECISION_HINT", asked->precision};
-    defaults[1] = (struct pair){"INFERENCE_NUM_THREADS", threads};
-    defaults[2] = (struct pair){"NUM_STREAMS", "1"};
-    defaults[3] = (struct pair){"ENABLE_CPU_PINNING", "NO"};
+static void default_settings(const struct options *asked, struct defaults *d) {
+    snprintf(d->threads, sizeof d->threads, "%ld", asked->threads);
+    snprintf(d->streams, sizeof d->streams, "%ld", asked->streams);
+    d->pairs[PRECISION] = (struct pair){"INFERENCE_PRECISION_HINT", asked->precision};
+    d->pairs[THREADS] = (struct pair){"INFERENCE_NUM_THREADS", d->threads};
+    d->pairs[STREAMS] = (struct pair){"NUM_STREAMS", d->streams};
+    d->pairs[PINNING] = (struct pair){"ENABLE_CPU_PINNING", "NO"};
 }
 
 /* Until the device's plugin is loaded, a core stores its properties unchecked, and a wrong one would fail later, as if
@@ -183,11 +209,13 @@ static void set_property(struct openvino *ov, const struct pair *option) {
 }
 
 static void apply_settings(struct openvino *ov, const struct options *asked) {
-    char threads[16];
-    struct pair defaults[4];
-    default_settings(asked, threads, sizeof threads, defaults);
-    for (size_t i = 0; i < 4; i++)
-        set_property(ov, &defaults[i]);
+    static const struct pair profiled = {"PERF_COUNT", "YES"};
+    struct defaults defaults;
+    default_settings(asked, &defaults);
+    for (size_t i = 0; i < DEFAULTS; i++)
+        set_property(ov, &defaults.pairs[i]);
+    if (asked->verb == VERB_LAYERS)
+        set_property(ov, &profiled);
     for (size_t i = 0; i < asked->engine_options.count; i++)
         set_property(ov, &asked->engine_options.items[i]);
 }
@@ -235,12 +263,25 @@ static void read_ports(struct engine *engine, struct openvino *ov) {
     must(ov, ov->api.ov_compiled_model_outputs_size(ov->compiled, &engine->output_count), EXIT_MODEL, "outputs");
     engine->inputs = allocate(engine->input_count, sizeof *engine->inputs);
     engine->outputs = allocate(engine->output_count, sizeof *engine->outputs);
-    ov->inputs = allocate(engine->input_count, sizeof *ov->inputs);
-    ov->outputs = allocate(engine->output_count, sizeof *ov->outputs);
     for (size_t i = 0; i < engine->input_count; i++)
         read_port(ov, &engine->inputs[i], i, true);
     for (size_t i = 0; i < engine->output_count; i++)
         read_port(ov, &engine->outputs[i], i, false);
+}
+
+static void open_lanes(struct openvino *ov, const struct options *asked) {
+    ov->lanes = allocate((size_t)asked->streams, sizeof *ov->lanes);
+    for (long i = 0; i < asked->streams; i++)
+        must(ov, ov->api.ov_compiled_model_create_infer_request(ov->compiled, &ov->lanes[i].request), EXIT_MODEL,
+             asked->model);
+}
+
+/* Once the number of ports is known. */
+static void fit_lanes(struct engine *engine, struct openvino *ov) {
+    for (long i = 0; i < engine->options->streams; i++) {
+        ov->lanes[i].inputs = allocate(engine->input_count, sizeof *ov->lanes[i].inputs);
+        ov->lanes[i].outputs = allocate(engine->output_count, sizeof *ov->lanes[i].outputs);
+    }
 }
 
 static void openvino_open(struct engine *engine) {
@@ -255,39 +296,42 @@ static void openvino_open(struct engine *engine) {
     int64_t read = now_ns();
     must(ov, ov->api.ov_core_compile_model(ov->core, ov->model, DEVICE, (size_t)0, &ov->compiled), EXIT_MODEL,
          asked->model);
-    must(ov, ov->api.ov_compiled_model_create_infer_request(ov->compiled, &ov->request), EXIT_MODEL, asked->model);
+    open_lanes(ov, asked);
     engine->model_read_ns = read - created;
     engine->session_create_ns = created - started + now_ns() - read;
     ov->api.ov_model_free(ov->model); /* the compiled model holds what it needs */
     read_ports(engine, ov);
+    fit_lanes(engine, ov);
 }
 
-static void openvino_bind(struct engine *engine, size_t index, const struct tensor *tensor) {
+static void openvino_bind(struct engine *engine, size_t lane, size_t index, const struct tensor *tensor) {
     struct openvino *ov = engine->impl;
+    const struct lane *l = &ov->lanes[lane];
     const char *name = engine->inputs[index].name;
     struct ov_shape shape = {tensor->rank, (int64_t *)tensor->dims};
     ov_tensor *made;
     must(ov, ov->api.ov_tensor_create_from_host_ptr(to_ov(tensor->dtype), shape, tensor->data, &made), EXIT_INPUT,
          name);
-    must(ov, ov->api.ov_infer_request_set_input_tensor_by_index(ov->request, index, made), EXIT_INPUT, name);
-    if (ov->inputs[index])
-        ov->api.ov_tensor_free(ov->inputs[index]);
-    ov->inputs[index] = made;
+    must(ov, ov->api.ov_infer_request_set_input_tensor_by_index(l->request, index, made), EXIT_INPUT, name);
+    if (l->inputs[index])
+        ov->api.ov_tensor_free(l->inputs[index]);
+    l->inputs[index] = made;
 }
 
-static void openvino_infer(struct engine *engine) {
+static void openvino_infer(struct engine *engine, size_t lane) {
     struct openvino *ov = engine->impl;
-    must(ov, ov->api.ov_infer_request_infer(ov->request), EXIT_INFERENCE, "inference");
+    must(ov, ov->api.ov_infer_request_infer(ov->lanes[lane].request), EXIT_INFERENCE, "inference");
 }
 
-static void openvino_output(struct engine *engine, size_t index, struct tensor *view) {
+static void openvino_output(struct engine *engine, size_t lane, size_t index, struct tensor *view) {
     struct openvino *ov = engine->impl;
+    ov_tensor **tensor = &ov->lanes[lane].outputs[index];
     const char *name = engine->outputs[index].name;
     struct ov_shape shape = {0, NULL};
-    if (!ov->outputs[index])
-        must(ov, ov->api.ov_infer_request_get_output_tensor_by_index(ov->request, index, &ov->outputs[index]),
+    if (!*tensor)
+        must(ov, ov->api.ov_infer_request_get_output_tensor_by_index(ov->lanes[lane].request, index, tensor),
              EXIT_INFERENCE, name);
-    int status = ov->api.ov_tensor_get_shape(ov->outputs[index], &shape);
+    int status = ov->api.ov_tensor_get_shape(*tensor, &shape);
     if (status != OV_INVALID_C_PARAM) /* what it answers for a scalar: its shape record cannot have rank 0 */
         must(ov, status, EXIT_INFERENCE, name);
     if (shape.rank > MAX_RANK)
@@ -300,20 +344,21 @@ static void openvino_output(struct engine *engine, size_t index, struct tensor *
     if (!shape_bytes(view->dims, view->rank, DTYPES[view->dtype].size, &view->bytes))
         fail(EXIT_INFERENCE, "output '%s' is too large", name);
     size_t present;
-    must(ov, ov->api.ov_tensor_get_byte_size(ov->outputs[index], &present), EXIT_INFERENCE, name);
+    must(ov, ov->api.ov_tensor_get_byte_size(*tensor, &present), EXIT_INFERENCE, name);
     if (present != view->bytes)
         fail(EXIT_INFERENCE, "output '%s' has %zu bytes, its declared type and shape %zu", name, present, view->bytes);
     view->data = NULL;
     if (view->bytes)
-        must(ov, ov->api.ov_tensor_data(ov->outputs[index], &view->data), EXIT_INFERENCE, name);
+        must(ov, ov->api.ov_tensor_data(*tensor, &view->data), EXIT_INFERENCE, name);
 }
 
-static void openvino_release_outputs(struct engine *engine) {
+static void openvino_release_outputs(struct engine *engine, size_t lane) {
     struct openvino *ov = engine->impl;
+    ov_tensor **outputs = ov->lanes[lane].outputs;
     for (size_t i = 0; i < engine->output_count; i++) {
-        if (ov->outputs[i])
-            ov->api.ov_tensor_free(ov->outputs[i]);
-        ov->outputs[i] = NULL;
+        if (outputs[i])
+            ov->api.ov_tensor_free(outputs[i]);
+        outputs[i] = NULL;
     }
 }
 
@@ -339,39 +384,95 @@ static void write_property(struct openvino *ov, struct json *j, const char *key,
         ov->api.ov_free(value);
 }
 
+static bool is_default(const struct defaults *defaults, const char *key) {
+    for (size_t i = 0; i < DEFAULTS; i++)
+        if (strcmp(defaults->pairs[i].key, key) == 0)
+            return true;
+    return false;
+}
+
 static void openvino_settings(struct engine *engine, struct json *j) {
     struct openvino *ov = engine->impl;
     const struct options *asked = engine->options;
-    char text[16], *threads = NULL;
-    struct pair defaults[4];
-    default_settings(asked, text, sizeof text, defaults);
-    bool known = ov->api.ov_compiled_model_get_property(ov->compiled, defaults[1].key, &threads) == 0 && threads;
-    json_count(j, "threads", known ? strtol(threads, NULL, 10) : -1);
+    struct defaults defaults;
+    char *threads = NULL;
+    default_settings(asked, &defaults);
+    bool known = ov->api.ov_compiled_model_get_property(ov->compiled, defaults.pairs[THREADS].key, &threads) == 0;
+    json_count(j, "threads", known && threads ? strtol(threads, NULL, 10) : -1);
     if (threads)
         ov->api.ov_free(threads);
-    write_property(ov, j, defaults[0].key, "precision");
+    write_property(ov, j, defaults.pairs[PRECISION].key, "precision");
     json_begin(j, "options", '{');
-    for (size_t i = 0; i < 4; i++)
-        write_property(ov, j, defaults[i].key, defaults[i].key);
+    for (size_t i = 0; i < DEFAULTS; i++)
+        write_property(ov, j, defaults.pairs[i].key, defaults.pairs[i].key);
     for (size_t i = 0; i < asked->engine_options.count; i++) {
         const char *key = asked->engine_options.items[i].key;
-        if (!(strcmp(key, defaults[0].key) == 0 || strcmp(key, defaults[1].key) == 0 ||
-              strcmp(key, defaults[2].key) == 0 || strcmp(key, defaults[3].key) == 0))
+        if (!is_default(&defaults, key))
             write_property(ov, j, key, key);
     }
     json_end(j, '}');
 }
 
+static void read_layers(struct openvino *ov, struct ov_layers *layers) {
+    *layers = (struct ov_layers){0};
+    must(ov, ov->api.ov_infer_request_get_profiling_info(ov->lanes[0].request, layers), EXIT_INFERENCE, "profile");
+}
+
+static void openvino_skip_layers(struct engine *engine) {
+    struct openvino *ov = engine->impl;
+    read_layers(ov, &ov->skipped);
+}
+
+/* OpenVINO keeps the mean of all inferences so far; the first one, which is skipped, is taken out of it again. */
+static int64_t total_us(int64_t mean, int64_t first, int64_t runs) {
+    int64_t total = mean * (runs + 1) - first;
+    return total > 0 ? total : 0;
+}
+
+static void write_layer(const struct ov_layer *layer, const struct ov_layer *first, int64_t runs, struct json *j) {
+    json_begin(j, NULL, '{');
+    json_string(j, "name", layer->name);
+    json_string(j, "type", layer->type);
+    json_string(j, "exec_type", layer->exec_type);
+    json_int(j, "real_us", total_us(layer->real_us, first->real_us, runs));
+    json_int(j, "cpu_us", total_us(layer->cpu_us, first->cpu_us, runs));
+    json_int(j, "runs", runs);
+    json_end(j, '}');
+}
+
+static void openvino_write_layers(struct engine *engine, int64_t runs, struct json *j) {
+    struct openvino *ov = engine->impl;
+    struct ov_layers layers;
+    read_layers(ov, &layers);
+    if (layers.count != ov->skipped.count)
+        fail(EXIT_INFERENCE, "the profile had %zu layers and then %zu", ov->skipped.count, layers.count);
+    json_begin(j, "layers", '[');
+    for (size_t i = 0; i < layers.count; i++)
+        if (layers.items[i].status == OV_LAYER_EXECUTED)
+            write_layer(&layers.items[i], &ov->skipped.items[i], runs, j);
+    json_end(j, ']');
+    json_null(j, "profile");
+    ov->api.ov_profiling_info_list_free(&layers);
+}
+
+static void close_lane(struct engine *engine, struct openvino *ov, const struct lane *l) {
+    for (size_t i = 0; i < engine->input_count; i++)
+        if (l->inputs[i])
+            ov->api.ov_tensor_free(l->inputs[i]);
+    ov->api.ov_infer_request_free(l->request);
+    free(l->inputs);
+    free(l->outputs);
+}
+
 static void openvino_close(struct engine *engine) {
     struct openvino *ov = engine->impl;
-    for (size_t i = 0; i < engine->input_count; i++)
-        if (ov->inputs[i])
-            ov->api.ov_tensor_free(ov->inputs[i]);
-    ov->api.ov_infer_request_free(ov->request);
+    for (long i = 0; i < engine->options->streams; i++)
+        close_lane(engine, ov, &ov->lanes[i]);
+    free(ov->lanes);
+    if (ov->skipped.items)
+        ov->api.ov_profiling_info_list_free(&ov->skipped);
     ov->api.ov_compiled_model_free(ov->compiled);
     ov->api.ov_core_free(ov->core);
-    free(ov->inputs);
-    free(ov->outputs);
     free(ov->resolved);
     free(ov);
 }
@@ -387,5 +488,7 @@ const struct engine_ops ENGINE_OPENVINO = {
     .release_outputs = openvino_release_outputs,
     .resolve = openvino_resolve,
     .settings = openvino_settings,
+    .skip_layers = openvino_skip_layers,
+    .write_layers = openvino_write_layers,
     .close = openvino_close,
 };

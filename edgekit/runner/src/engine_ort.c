@@ -9,6 +9,7 @@
 
 #include "engine.h"
 #include "fail.h"
+#include "layers.h"
 #include "proc.h"
 
 #define ORT_API 21
@@ -34,6 +35,7 @@ enum { ORT_LOG_ERROR = 3, ORT_TYPE_TENSOR = 1, ORT_ARENA_ALLOCATOR = 1, ORT_MEMO
        size_t input_count, const char *const *output_names, size_t output_count, OrtValue **outputs))                  \
     X(10, OrtStatus *, CreateSessionOptions, (OrtOptions **))                                                          \
     X(13, OrtStatus *, SetSessionExecutionMode, (OrtOptions *, int))                                                   \
+    X(14, OrtStatus *, EnableProfiling, (OrtOptions *, const char *prefix))                                            \
     X(16, OrtStatus *, EnableMemPattern, (OrtOptions *))                                                               \
     X(17, OrtStatus *, DisableMemPattern, (OrtOptions *))                                                              \
     X(18, OrtStatus *, EnableCpuMemArena, (OrtOptions *))                                                              \
@@ -68,6 +70,7 @@ enum { ORT_LOG_ERROR = 3, ORT_TYPE_TENSOR = 1, ORT_ARENA_ALLOCATOR = 1, ORT_MEMO
     X(98, void, ReleaseTypeInfo, (OrtTypeInfo *))                                                                      \
     X(99, void, ReleaseTensorTypeAndShapeInfo, (OrtTensorInfo *))                                                      \
     X(100, void, ReleaseSessionOptions, (OrtOptions *))                                                                \
+    X(110, OrtStatus *, SessionEndProfiling, (OrtSession *, OrtAllocator *, char **))                                  \
     X(130, OrtStatus *, AddSessionConfigEntry, (OrtOptions *, const char *key, const char *value))                     \
     X(238, OrtStatus *, GetSessionConfigEntry, (const OrtOptions *, const char *key, char *value, size_t *))
 
@@ -82,6 +85,10 @@ struct api_base {
     const char *(*GetVersionString)(void);
 };
 
+struct lane {
+    OrtValue **inputs, **outputs;
+};
+
 struct ort {
     struct api api;
     OrtAllocator *allocator; /* the library's own: never released */
@@ -90,7 +97,7 @@ struct ort {
     OrtSession *session;
     OrtMemoryInfo *memory;
     const char **input_names, **output_names;
-    OrtValue **inputs, **outputs;
+    struct lane *lanes; /* of one session, whose Run is thread-safe */
 };
 
 /* ONNX element types by ORT's number. */
@@ -196,6 +203,8 @@ static void create_options(struct ort *ort, const struct options *asked) {
     must(ort, api->SetSessionExecutionMode(o, number_of(asked, &EXECUTION)), EXIT_USAGE, EXECUTION.name);
     must(ort, arena(o), EXIT_USAGE, ARENA.name);
     must(ort, pattern(o), EXIT_USAGE, MEM_PATTERN.name);
+    if (asked->verb == VERB_LAYERS)
+        must(ort, api->EnableProfiling(o, layers_file_prefix(asked->out)), EXIT_IO, "profile");
     for (size_t i = 0; i < asked->engine_options.count; i++) {
         const struct pair *option = &asked->engine_options.items[i];
         if (is_config_entry(option->key))
@@ -237,8 +246,6 @@ static void read_ports(struct engine *engine, struct ort *ort) {
     must(ort, ort->api.SessionGetOutputCount(ort->session, &engine->output_count), EXIT_MODEL, "outputs");
     engine->inputs = allocate(engine->input_count, sizeof *engine->inputs);
     engine->outputs = allocate(engine->output_count, sizeof *engine->outputs);
-    ort->inputs = allocate(engine->input_count, sizeof *ort->inputs);
-    ort->outputs = allocate(engine->output_count, sizeof *ort->outputs);
     ort->input_names = allocate(engine->input_count, sizeof *ort->input_names);
     ort->output_names = allocate(engine->output_count, sizeof *ort->output_names);
     for (size_t i = 0; i < engine->input_count; i++) {
@@ -248,6 +255,15 @@ static void read_ports(struct engine *engine, struct ort *ort) {
     for (size_t i = 0; i < engine->output_count; i++) {
         read_port(ort, &engine->outputs[i], i, false);
         ort->output_names[i] = engine->outputs[i].name;
+    }
+}
+
+static void open_lanes(struct engine *engine, struct ort *ort) {
+    size_t count = (size_t)engine->options->streams;
+    ort->lanes = allocate(count, sizeof *ort->lanes);
+    for (size_t i = 0; i < count; i++) {
+        ort->lanes[i].inputs = allocate(engine->input_count, sizeof *ort->lanes[i].inputs);
+        ort->lanes[i].outputs = allocate(engine->output_count, sizeof *ort->lanes[i].outputs);
     }
 }
 
@@ -265,32 +281,36 @@ static void ort_open(struct engine *engine) {
     must(ort, ort->api.CreateCpuMemoryInfo(ORT_ARENA_ALLOCATOR, ORT_MEMORY_DEFAULT, &ort->memory), EXIT_LIBRARY,
          "memory");
     read_ports(engine, ort);
+    open_lanes(engine, ort);
 }
 
-static void ort_bind(struct engine *engine, size_t index, const struct tensor *tensor) {
+static void ort_bind(struct engine *engine, size_t lane, size_t index, const struct tensor *tensor) {
     struct ort *ort = engine->impl;
-    if (ort->inputs[index])
-        ort->api.ReleaseValue(ort->inputs[index]);
+    OrtValue **bound = &ort->lanes[lane].inputs[index];
+    if (*bound)
+        ort->api.ReleaseValue(*bound);
     must(ort,
          ort->api.CreateTensorWithDataAsOrtValue(ort->memory, tensor->data, tensor->bytes, tensor->dims,
-                                                 (size_t)tensor->rank, to_ort(tensor->dtype), &ort->inputs[index]),
+                                                 (size_t)tensor->rank, to_ort(tensor->dtype), bound),
          EXIT_INPUT, engine->inputs[index].name);
 }
 
-static void ort_infer(struct engine *engine) {
+static void ort_infer(struct engine *engine, size_t lane) {
     struct ort *ort = engine->impl;
-    OrtStatus *status = ort->api.Run(ort->session, NULL, ort->input_names, (const OrtValue *const *)ort->inputs,
-                                     engine->input_count, ort->output_names, engine->output_count, ort->outputs);
+    const struct lane *l = &ort->lanes[lane];
+    OrtStatus *status = ort->api.Run(ort->session, NULL, ort->input_names, (const OrtValue *const *)l->inputs,
+                                     engine->input_count, ort->output_names, engine->output_count, l->outputs);
     must(ort, status, EXIT_INFERENCE, "inference");
 }
 
-static void ort_output(struct engine *engine, size_t index, struct tensor *view) {
+static void ort_output(struct engine *engine, size_t lane, size_t index, struct tensor *view) {
     struct ort *ort = engine->impl;
+    OrtValue *value = ort->lanes[lane].outputs[index];
     const char *name = engine->outputs[index].name;
     OrtTensorInfo *info;
     int type;
     size_t rank;
-    must(ort, ort->api.GetTensorTypeAndShape(ort->outputs[index], &info), EXIT_INFERENCE, name);
+    must(ort, ort->api.GetTensorTypeAndShape(value, &info), EXIT_INFERENCE, name);
     must(ort, ort->api.GetTensorElementType(info, &type), EXIT_INFERENCE, name);
     must(ort, ort->api.GetDimensionsCount(info, &rank), EXIT_INFERENCE, name);
     if (rank > MAX_RANK || from_ort(type) != engine->outputs[index].dtype)
@@ -298,17 +318,18 @@ static void ort_output(struct engine *engine, size_t index, struct tensor *view)
     view->dtype = from_ort(type);
     view->rank = (int)rank;
     must(ort, ort->api.GetDimensions(info, view->dims, rank), EXIT_INFERENCE, name);
-    must(ort, ort->api.GetTensorMutableData(ort->outputs[index], &view->data), EXIT_INFERENCE, name);
+    must(ort, ort->api.GetTensorMutableData(value, &view->data), EXIT_INFERENCE, name);
     if (!shape_bytes(view->dims, view->rank, DTYPES[view->dtype].size, &view->bytes))
         fail(EXIT_INFERENCE, "output '%s' is too large", name);
     ort->api.ReleaseTensorTypeAndShapeInfo(info);
 }
 
-static void ort_release_outputs(struct engine *engine) {
+static void ort_release_outputs(struct engine *engine, size_t lane) {
     struct ort *ort = engine->impl;
+    OrtValue **outputs = ort->lanes[lane].outputs;
     for (size_t i = 0; i < engine->output_count; i++) {
-        ort->api.ReleaseValue(ort->outputs[i]);
-        ort->outputs[i] = NULL; /* Run allocates where it finds NULL */
+        ort->api.ReleaseValue(outputs[i]);
+        outputs[i] = NULL; /* Run allocates where it finds NULL */
     }
 }
 
@@ -338,17 +359,39 @@ static void ort_settings(struct engine *engine, struct json *j) {
     json_end(j, '}');
 }
 
+/* ORT writes each event of each node into a file of its own naming, the first inference among them. */
+static void ort_skip_layers(struct engine *engine) { (void)engine; }
+
+static void ort_write_layers(struct engine *engine, int64_t runs, struct json *j) {
+    (void)runs;
+    struct ort *ort = engine->impl;
+    char *made;
+    must(ort, ort->api.SessionEndProfiling(ort->session, ort->allocator, &made), EXIT_IO, "profile");
+    layers_keep_file(engine->options->out, made);
+    must(ort, ort->api.AllocatorFree(ort->allocator, made), EXIT_IO, "profile");
+    json_null(j, "layers");
+    json_string(j, "profile", LAYERS_FILE);
+}
+
+static void close_lanes(struct engine *engine, struct ort *ort) {
+    for (long lane = 0; lane < engine->options->streams; lane++) {
+        struct lane *l = &ort->lanes[lane];
+        for (size_t i = 0; i < engine->input_count; i++)
+            if (l->inputs[i])
+                ort->api.ReleaseValue(l->inputs[i]);
+        free(l->inputs);
+        free(l->outputs);
+    }
+    free(ort->lanes);
+}
+
 static void ort_close(struct engine *engine) {
     struct ort *ort = engine->impl;
-    for (size_t i = 0; i < engine->input_count; i++)
-        if (ort->inputs[i])
-            ort->api.ReleaseValue(ort->inputs[i]);
+    close_lanes(engine, ort);
     ort->api.ReleaseMemoryInfo(ort->memory);
     ort->api.ReleaseSession(ort->session);
     ort->api.ReleaseSessionOptions(ort->options);
     ort->api.ReleaseEnv(ort->env);
-    free(ort->inputs);
-    free(ort->outputs);
     free(ort->input_names);
     free(ort->output_names);
     free(ort);
@@ -364,5 +407,7 @@ const struct engine_ops ENGINE_ONNXRUNTIME = {
     .output = ort_output,
     .release_outputs = ort_release_outputs,
     .settings = ort_settings,
+    .skip_layers = ort_skip_layers,
+    .write_layers = ort_write_layers,
     .close = ort_close,
 };

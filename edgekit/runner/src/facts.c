@@ -1,52 +1,39 @@
 /* `ekrun facts`: what machine this is, from /proc, /sys, the auxiliary vector and cpuid. Absent is null. */
 #define _GNU_SOURCE
-#include <dlfcn.h>
-#include <inttypes.h>
 #include <math.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <sys/statvfs.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "board.h"
 #include "cgroup.h"
 #include "conditions.h"
 #include "cpu.h"
+#include "cpuinfo.h"
 #include "fail.h"
 #include "json.h"
 #include "proc.h"
 #include "sysfile.h"
+#include "userland.h"
 #include "verbs.h"
 
-#define FACTS_VERSION 1
-#define MOST_CPUS 4096
-
-/* A CPU's number at `*at`, and past it; -1 when none is there. */
-static long take_cpu(char **at) {
-    if (**at < '0' || **at > '9')
-        return -1;
-    long number = strtol(*at, at, 10);
-    return number < MOST_CPUS ? number : -1;
-}
+#define FACTS_VERSION 2
+#define AT_HWCAP2_KEY 26 /* AT_HWCAP2, missing in old headers */
+#define MOST_AUXILIARY 64
+#ifndef ST_NOEXEC
+#define ST_NOEXEC 8 /* the kernel's number: Linux, include/linux/statfs.h */
+#endif
 
 static int online_cpus(void) {
-    char text[1024];
-    int count = 0;
-    if (!sys_read_line("/sys/devices/system/cpu/online", text, sizeof text))
-        return (int)sysconf(_SC_NPROCESSORS_ONLN);
-    for (char *at = text; *at;) { /* "0-3,5" */
-        long first = take_cpu(&at), last = first;
-        if (*at == '-') {
-            at++;
-            last = take_cpu(&at);
-        }
-        if (first < 0 || last < first || (*at && *at != ','))
-            return -1;
-        count += (int)(last - first + 1);
-        at += *at == ',';
-    }
-    return count;
+    static int cpus[MOST_CPUS];
+    char text[8];
+    bool listed = sys_read_line("/sys/devices/system/cpu/online", text, sizeof text);
+    return listed ? cpus_online(cpus) : (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 static int affinity_cpus(void) {
@@ -76,39 +63,6 @@ static void write_cpus(struct json *j) {
     json_int(j, "usable_threads", usable_threads(affinity, online, quota));
 }
 
-/* How many cores share a maximum frequency: clusters, on a heterogeneous part. */
-static void write_clusters(struct json *j) {
-    static int cpus[MOST_CPUS];
-    static int64_t khz[MOST_CPUS];
-    int count = sys_list("/sys/devices/system/cpu", "cpu", cpus, MOST_CPUS);
-    bool known = false;
-    for (int i = 0; i < count; i++) {
-        khz[i] = sys_number("/sys/devices/system/cpu/cpu%d/cpufreq/cpuinfo_max_freq", cpus[i]);
-        known |= khz[i] > 0;
-    }
-    if (!known) {
-        json_null(j, "cores_by_max_khz");
-        return;
-    }
-    json_begin(j, "cores_by_max_khz", '{');
-    for (int i = 0; i < count; i++) {
-        int64_t group = khz[i];
-        int cores = 0;
-        char key[32];
-        if (group <= 0)
-            continue;
-        for (int k = i; k < count; k++) {
-            if (khz[k] != group)
-                continue;
-            cores++;
-            khz[k] = 0; /* counted */
-        }
-        snprintf(key, sizeof key, "%" PRId64, group);
-        json_int(j, key, cores);
-    }
-    json_end(j, '}');
-}
-
 static void write_memory(struct json *j) {
     char text[8192];
     if (!sys_read("/proc/meminfo", text, sizeof text))
@@ -119,16 +73,80 @@ static void write_memory(struct json *j) {
     json_count(j, "swap_free_bytes", sys_kib_bytes(text, "SwapFree:"));
 }
 
-static void write_system(struct json *j) {
+/* What the kernel passed to this process of its auxiliary vector, before glibc, which on x86 puts hints of its own in
+ * their place. */
+struct auxiliary {
+    unsigned long hwcap, hwcap2;
+};
+
+static struct auxiliary read_auxiliary(void) {
+    struct auxiliary found = {0};
+    unsigned long pairs[2 * MOST_AUXILIARY + 1];
+    size_t size = sys_read_bytes("/proc/self/auxv", (char *)pairs, sizeof pairs);
+    for (size_t i = 0; i + 1 < size / sizeof *pairs; i += 2) {
+        if (pairs[i] == AT_HWCAP)
+            found.hwcap = pairs[i + 1];
+        else if (pairs[i] == AT_HWCAP2_KEY)
+            found.hwcap2 = pairs[i + 1];
+    }
+    return found;
+}
+
+static void write_auxiliary(struct json *j, const struct auxiliary *auxiliary) {
+    char text[24];
+    snprintf(text, sizeof text, "0x%lx", auxiliary->hwcap);
+    json_string(j, "hwcap", text);
+    snprintf(text, sizeof text, "0x%lx", auxiliary->hwcap2);
+    json_string(j, "hwcap2", text);
+    json_int(j, "page_bytes", sysconf(_SC_PAGESIZE));
+}
+
+static void write_limits(struct json *j) {
+    static int cpus[MOST_CPUS];
+    char text[1024];
+    int count = cgroup_cpuset(text, sizeof text) ? cpu_list(text, cpus) : -1;
+    json_count(j, "cgroup_memory_limit_bytes", cgroup_memory_limit());
+    if (count < 0) {
+        json_null(j, "cpuset");
+        return;
+    }
+    json_begin(j, "cpuset", '[');
+    for (int i = 0; i < count; i++)
+        json_int(j, NULL, cpus[i]);
+    json_end(j, ']');
+}
+
+static int64_t disk_bytes(uint64_t blocks, uint64_t size) {
+    int64_t bytes;
+    return __builtin_mul_overflow(blocks, size, &bytes) ? -1 : bytes;
+}
+
+/* Of a folder as this process sees it, whatever `--root` says: where engines and models would lie. */
+static void write_disk(struct json *j, const char *folder) {
+    char here[4096];
+    struct statvfs disk;
+    if (!folder)
+        folder = getcwd(here, sizeof here);
+    if (!folder || statvfs(folder, &disk) != 0) {
+        json_null(j, "disk");
+        return;
+    }
+    json_begin(j, "disk", '{');
+    json_string(j, "path", folder);
+    json_count(j, "free_bytes", disk_bytes(disk.f_bavail, disk.f_frsize));
+    json_count(j, "total_bytes", disk_bytes(disk.f_blocks, disk.f_frsize));
+    json_bool(j, "noexec", disk.f_flag & ST_NOEXEC);
+    json_end(j, '}');
+}
+
+static void write_kernel(struct json *j) {
     struct utsname system;
-    bool known = uname(&system) == 0;
-    const char *(*libc_version)(void) = (const char *(*)(void))dlsym(RTLD_DEFAULT, "gnu_get_libc_version");
-    json_string(j, "kernel", known ? system.release : NULL);
-    json_string(j, "glibc", libc_version ? libc_version() : NULL);
+    json_string(j, "kernel", uname(&system) == 0 ? system.release : NULL);
 }
 
 void facts(const struct options *options) {
     struct json j;
+    const struct auxiliary auxiliary = read_auxiliary(); /* this process's own, whatever `--root` says */
     if (options->root)
         sys_set_root(options->root);
     json_open(&j);
@@ -141,9 +159,15 @@ void facts(const struct options *options) {
     write_isa(&j);
     write_cpu_model(&j);
     write_cpus(&j);
+    write_cores_by_max_khz(&j);
     write_clusters(&j);
+    write_auxiliary(&j, &auxiliary);
     write_memory(&j);
-    write_system(&j);
+    write_limits(&j);
+    write_disk(&j, options->folder);
+    write_kernel(&j);
+    write_userland(&j);
+    write_board(&j);
     write_governors(&j);
     write_conditions(&j, "conditions");
     json_end(&j, '}');

@@ -1,6 +1,7 @@
 #include "fail.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -14,7 +15,12 @@ static void (*cleanup_hook)(void);
 
 void set_cleanup(void (*cleanup)(void)) { cleanup_hook = cleanup; }
 
-static const char *code_name(enum exit_code code) {
+void run_cleanup(void) {
+    if (cleanup_hook)
+        cleanup_hook();
+}
+
+const char *code_name(enum exit_code code) {
     switch (code) {
     case EXIT_USAGE: return "usage";
     case EXIT_LIBRARY: return "library";
@@ -23,6 +29,8 @@ static const char *code_name(enum exit_code code) {
     case EXIT_INFERENCE: return "inference_failed";
     case EXIT_IO: return "io";
     case EXIT_MEMORY: return "out_of_memory";
+    case EXIT_ILLEGAL: return "illegal_instruction";
+    case EXIT_LINK: break; /* never told */
     }
     return "internal";
 }
@@ -56,21 +64,32 @@ static void print_for_programs(enum exit_code code, const char *message) {
     fflush(answers);
 }
 
+/* Lanes may fail together: the first to do so speaks for all, and ends them. */
+static void be_the_only_one(void) {
+    static atomic_flag failing = ATOMIC_FLAG_INIT;
+    while (atomic_flag_test_and_set(&failing))
+        pause();
+}
+
 _Noreturn void fail(enum exit_code code, const char *format, ...) {
     char message[4096];
+    be_the_only_one();
     va_list args;
     va_start(args, format);
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
-    if (cleanup_hook)
-        cleanup_hook();
+    run_cleanup();
     print_for_people(message);
     print_for_programs(code, message);
     _exit(code);
 }
 
 enum exit_code unless_memory(enum exit_code code, const char *engine_message) {
-    static const char *const signs[] = {"bad_alloc", "Failed to allocate memory", "Cannot allocate memory"};
+    static const char *const signs[] = {
+        "bad_alloc",   "Failed to allocate memory",  "Cannot allocate memory", "cannot allocate memory",
+        "can't alloc", "cannot map zero-fill pages",
+        "Resource temporarily unavailable", /* no room for a thread's stack */
+    };
     for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
         if (strstr(engine_message, signs[i]))
             return EXIT_MEMORY;

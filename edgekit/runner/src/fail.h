@@ -18,6 +18,8 @@ enum exit_code {
     EXIT_INFERENCE = 6,
     EXIT_IO = 7,
     EXIT_MEMORY = 8,
+    EXIT_ILLEGAL = 9,
+    EXIT_LINK = 10, /* stdin ended under --tether: nobody is left to answer to */
 };
 
 _Noreturn void fail(enum exit_code code, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -25,8 +27,12 @@ _Noreturn void fail(enum exit_code code, const char *format, ...) __attribute__(
 /* `code`, or EXIT_MEMORY when an engine's own message says that memory ran out. Engines have no code for it. */
 enum exit_code unless_memory(enum exit_code code, const char *engine_message);
 
-/* Called once by fail() before the process ends. */
+/* The protocol's name of a code. */
+const char *code_name(enum exit_code code);
+
+/* Called by fail() before the process ends, and by the other ways out on an error. */
 void set_cleanup(void (*cleanup)(void));
+void run_cleanup(void);
 
 /* Ends the process, whose answers are written, without running the exit handlers of engines, whose threads may still be
  * alive. */

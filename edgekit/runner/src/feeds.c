@@ -152,8 +152,8 @@ static void read_resets(struct feeds *feeds, const char *path) {
     close(feed.fd);
 }
 
-void feeds_open(struct feeds *feeds, struct engine *engine, const struct options *options) {
-    *feeds = (struct feeds){.inputs = allocate(engine->input_count, sizeof *feeds->inputs)};
+void feeds_open(struct feeds *feeds, struct engine *engine, size_t lane, const struct options *options) {
+    *feeds = (struct feeds){.lane = lane, .inputs = allocate(engine->input_count, sizeof *feeds->inputs)};
     for (size_t i = 0; i < engine->input_count; i++) {
         feeds->inputs[i].feed.fd = -1;
         feeds->inputs[i].state_output = -1;
@@ -209,7 +209,7 @@ void feeds_load(struct feeds *feeds, struct engine *engine, size_t index, bool f
                      : input->feed.fd >= 0              ? load_fed(input, port, index)
                                                         : load_zeros(input, port);
         if (!input->bound || moved || !same_shape(&before, input->tensor.rank, input->tensor.dims))
-            engine->ops->bind(engine, i, &input->tensor);
+            engine->ops->bind(engine, feeds->lane, i, &input->tensor);
         input->bound = true;
     }
 }
@@ -221,11 +221,18 @@ void feeds_keep_state(struct feeds *feeds, struct engine *engine) {
         if (input->state_output < 0)
             continue;
         /* Into a buffer of its own: an engine may hand out a graph input's buffer as an output. */
-        engine->ops->output(engine, (size_t)input->state_output, &view);
+        engine->ops->output(engine, feeds->lane, (size_t)input->state_output, &view);
         reshape(&input->next, &input->next_capacity, view.dtype, view.rank, view.dims);
         if (view.bytes)
             memcpy(input->next.data, view.data, view.bytes);
     }
+}
+
+void feeds_copy(const struct feeds *feeds, const struct engine *engine, size_t input, size_t index,
+                struct tensor *tensor) {
+    struct input copy = {.feed = feeds->inputs[input].feed};
+    load_fed(&copy, &engine->inputs[input], index);
+    *tensor = copy.tensor;
 }
 
 void feeds_close(struct feeds *feeds, const struct engine *engine) {

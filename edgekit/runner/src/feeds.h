@@ -30,6 +30,7 @@ struct input {
 };
 
 struct feeds {
+    size_t lane; /* of the engine, whose inputs these are */
     struct input *inputs;
     size_t samples;
     uint8_t *resets; /* one per sample, or NULL */
@@ -37,13 +38,17 @@ struct feeds {
 };
 
 /* Opens and checks everything the options name. Fails with EXIT_INPUT. */
-void feeds_open(struct feeds *feeds, struct engine *engine, const struct options *options);
+void feeds_open(struct feeds *feeds, struct engine *engine, size_t lane, const struct options *options);
 
 /* Fills and binds the inputs for sample `index`; `first` begins a sequence: states are reset whatever the marks say. */
 void feeds_load(struct feeds *feeds, struct engine *engine, size_t index, bool first);
 
 /* Copies the outputs of the last inference that are states. Call before the outputs are released. */
 void feeds_keep_state(struct feeds *feeds, struct engine *engine);
+
+/* Reads sample `index` of an input without state into a tensor of its own. The caller frees its data. */
+void feeds_copy(const struct feeds *feeds, const struct engine *engine, size_t input, size_t index,
+                struct tensor *tensor);
 
 void feeds_close(struct feeds *feeds, const struct engine *engine);
 

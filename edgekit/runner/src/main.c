@@ -7,7 +7,12 @@
 #include "fail.h"
 #include "json.h"
 #include "proc.h"
+#include "sigill.h"
+#include "tether.h"
 #include "verbs.h"
+#ifndef EKRUN_FACTS_ONLY
+#include "limit.h"
+#endif
 
 /* One file for each output of a model may exceed the usual soft limit of 1024. */
 static void raise_file_limit(void) {
@@ -18,21 +23,38 @@ static void raise_file_limit(void) {
     }
 }
 
+/* The build for boards whose C library an engine could not use has the verb `facts` only. */
+static void serve(const struct options *options, int64_t started_ns) {
+#ifndef EKRUN_FACTS_ONLY
+    if (options->memory_limit)
+        limit_memory(options->memory_limit); /* forks: before there are threads */
+#endif
+    if (options->tether)
+        tether(options->from_stdin);
+    switch (options->verb) {
+    case VERB_FACTS: facts(options); break;
+#ifdef EKRUN_FACTS_ONLY
+    default: (void)started_ns;
+#else
+    case VERB_RUN: run(options); break;
+    case VERB_BENCH: bench(options, started_ns); break;
+    case VERB_LAYERS: layers(options); break;
+#endif
+    }
+}
+
 int main(int argc, char **argv) {
     int64_t started = now_ns();
     struct options options;
     answers_open();
     signal(SIGPIPE, SIG_IGN); /* a closed pipe, and a file over RLIMIT_FSIZE, are write errors with an exit code */
     signal(SIGXFSZ, SIG_IGN);
+    sigill_report();
     parse_args(argc, argv, &options);
     raise_file_limit();
     /* ONNX Runtime's telemetry can only be stopped before the library is loaded. */
     if (setenv("ORT_DISABLE_TELEMETRY", "1", 1) != 0)
         fail(EXIT_MEMORY, "out of memory");
-    switch (options.verb) {
-    case VERB_FACTS: facts(&options); break;
-    case VERB_RUN: run(&options); break;
-    case VERB_BENCH: bench(&options, started); break;
-    }
+    serve(&options, started);
     finish();
 }

@@ -102,10 +102,10 @@ static void append(struct output *o, const struct tensor *view) {
         check_io(fwrite(view->data, 1, view->bytes, o->file) == view->bytes, o->part);
 }
 
-void outputs_append(struct engine *engine) {
+void outputs_append(struct engine *engine, size_t lane) {
     struct tensor view;
     for (size_t i = 0; i < engine->output_count; i++) {
-        engine->ops->output(engine, i, &view);
+        engine->ops->output(engine, lane, i, &view);
         append(&outputs[i], &view);
     }
 }

@@ -12,8 +12,8 @@
 /* Makes `folder` if needed and removes older files of the same names. Fails with EXIT_IO. */
 void outputs_open(struct engine *engine, const char *folder);
 
-/* Appends the outputs of the last inference. */
-void outputs_append(struct engine *engine);
+/* Appends the outputs of the last inference of a lane. */
+void outputs_append(struct engine *engine, size_t lane);
 
 /* Completes every file and writes the list `outputs` into the answer. */
 void outputs_finish(struct engine *engine, const char *folder, struct json *j);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "sysfile.h"
+#include "tether.h"
 
 #define MOST_THREADS 4096
 
@@ -33,6 +34,8 @@ void sample_memory(struct memory *memory) {
     memory->anon = sys_kib_bytes(status, "RssAnon:"); /* Linux 4.5 */
     memory->file = sys_kib_bytes(status, "RssFile:");
     memory->threads = sys_field(status, "Threads:");
+    if (memory->threads > tether_threads())
+        memory->threads -= tether_threads();
 }
 
 bool reset_peak(void) {
@@ -44,9 +47,15 @@ bool reset_peak(void) {
     return done;
 }
 
+/* qemu's user mode started by name is in `Name`. Started by binfmt_misc it is not: then its guest stands as /proc/self/exe,
+ * and qemu itself where it does not look, in the thread's entry. */
 bool emulated(void) {
-    char status[4096];
-    return sys_read("/proc/self/status", status, sizeof status) && strncmp(status, "Name:\tqemu-", 11) == 0;
+    char status[4096], path[64], told[4096], real[4096];
+    if (sys_read("/proc/self/status", status, sizeof status) && strncmp(status, "Name:\tqemu-", 11) == 0)
+        return true;
+    snprintf(path, sizeof path, "/proc/self/task/%d/exe", (int)syscall(SYS_gettid));
+    ssize_t length = readlink("/proc/self/exe", told, sizeof told);
+    return length > 0 && (readlink(path, real, sizeof real) != length || memcmp(told, real, (size_t)length) != 0);
 }
 
 void sample_usage(struct usage *usage) {

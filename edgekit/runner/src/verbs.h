@@ -8,6 +8,7 @@
 
 void run(const struct options *options);
 void bench(const struct options *options, int64_t started_ns);
+void layers(const struct options *options);
 void facts(const struct options *options);
 
 #endif

@@ -1,0 +1,121 @@
+"""Compare two artifacts on one device: raced interleaved against each other, with the noise of the race itself beside it."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.core.compare import FEWEST_ROUNDS, Comparison
+from edgekit.core.compare import compare as judge
+from edgekit.core.compare_run import COMPARE_SCHEMA, CompareRun, Side
+from edgekit.core.device_url import LOCAL
+from edgekit.core.recipes import REFERENCE
+from edgekit.devices.local import LocalDevice
+from edgekit.errors import InputRejected, TargetIncompatible
+from edgekit.flow.devices import Reach, opened
+from edgekit.flow.gate import engines_for, pass_gate
+from edgekit.flow.materials import Options
+from edgekit.flow.subject import Subject, find_subject
+from edgekit.flow.workshop import SELECTION, Progress, Workshop
+from edgekit.measure import Budget, fact_sheet, race
+from edgekit.resources import find_data
+from edgekit.store import Cache, default_cache
+
+TURN_MS = 50.0
+BENCH_SAMPLES = 8
+A, B = "a", "b"
+
+DEFAULT_REACH = Reach()
+DEFAULT_OPTIONS = Options()
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long to compare: `seconds` of inference a side, in at least `rounds` rounds."""
+
+    seconds: float = 5.0
+    rounds: int = 40
+
+
+DEFAULT_LENGTH = Length()
+
+
+def compare(
+    a: str | Path,
+    b: str | Path,
+    data: str | Path | None = None,
+    *,
+    device: str = LOCAL,
+    reach: Reach = DEFAULT_REACH,
+    recipes: tuple[str, str] = (REFERENCE, REFERENCE),
+    length: Length = DEFAULT_LENGTH,
+    options: Options = DEFAULT_OPTIONS,
+    cache: Path | None = None,
+    progress: Progress = lambda _: None,
+) -> CompareRun:
+    """Is `b` faster than `a` on `device`? Each is a run's folder or a model, which its recipe makes.
+
+    Both are fed the same samples, so their inputs must be alike. Raises TargetIncompatible for an emulated device, which has no
+    latency, and InputRejected when the inputs differ.
+    """
+    cwd = Path.cwd()
+    samples = find_data(str(data), cwd) if data is not None else None
+    store = Cache(cache or default_cache())
+    with store.scratch() as scratch, contextlib.ExitStack() as stack:
+        there = None if device == LOCAL else stack.enter_context(opened(device, reach, store.root, cwd, progress))
+        shop = Workshop(store, scratch, LocalDevice(scratch), progress, device=there, offline=options.offline)
+        sheet = fact_sheet(shop.device)
+        if sheet.emulated:
+            raise TargetIncompatible("an emulated device has no latency to compare", where=shop.device.name)
+        engines = engines_for(sheet, shop.device.name)
+        subjects = {}
+        for side, source, recipe in zip((A, B), (a, b), recipes, strict=True):
+            shop.scratch = scratch / side
+            shop.scratch.mkdir()
+            subjects[side] = find_subject(shop, Path(source), samples, engines, recipe, options)
+        _check_inputs(subjects)
+        for found in subjects.values():
+            spec = found.made.artifact.spec
+            library = shop.native(spec.recipe.engine, spec.engine_version, sheet.arch)
+            sizes = {file.path: file.size_bytes for file in found.made.artifact.files}
+            pass_gate(sheet, library, found.info, sizes, where=shop.device.name)
+        runnables = {side: shop.on(sheet.arch, found.made) for side, found in subjects.items()}
+        feeds = subjects[A].materials.feeds(SELECTION)
+        budget = Budget(
+            samples=1 << 60, seconds=length.seconds, rounds=max(FEWEST_ROUNDS, length.rounds), turn_ms=TURN_MS
+        )
+        result = race(shop.device, runnables, feeds, BENCH_SAMPLES, A, budget, budget, lambda _: [B], progress)
+        if B in result.dropped:
+            raise InputRejected(f"fell out of the race: {result.dropped[B]}", where=str(b))
+        found_out: Comparison = judge(result.rounds[A], result.rounds[B], result.aa_spread)
+        return CompareRun(
+            schema=COMPARE_SCHEMA,
+            device=shop.device.name,
+            facts=sheet,
+            a=_side(str(a), subjects[A]),
+            b=_side(str(b), subjects[B]),
+            comparison=found_out,
+            notices=tuple(dict.fromkeys(n for s in subjects.values() for n in s.materials.data.notices)),
+        )
+
+
+def _check_inputs(subjects: dict[str, Subject]) -> None:
+    one, other = ({(i.name, i.dtype, i.shape) for i in s.info.inputs} for s in (subjects[A], subjects[B]))
+    if one != other:
+        raise InputRejected(
+            "the two do not take the same inputs, so they cannot be fed the same samples",
+            where=subjects[B].name,
+            next_step="compare artifacts of one model, with the same --shape",
+        )
+
+
+def _side(source: str, subject: Subject) -> Side:
+    spec = subject.made.artifact.spec
+    return Side(
+        source,
+        subject.name,
+        spec.recipe.name,
+        spec.recipe.engine,
+        spec.engine_version,
+        subject.candidate.run.threads,
+        subject.made.artifact.size_bytes,
+    )

@@ -1,0 +1,104 @@
+"""The gate before a byte of model is sent: what an engine and an artifact need, against what the board says of itself."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edgekit.core.compat import ENGINE_ISA, Needs, admit
+from edgekit.core.facts import FactSheet
+from edgekit.core.recipes import ONNXRUNTIME, REFERENCE
+from edgekit.core.results import Outcome, Verdict, VerdictCode
+from edgekit.core.targets import ENGINE_FLOORS, newest_engine
+from edgekit.core.types import ModelInfo
+from edgekit.engines.closure import NativeLibrary
+from edgekit.engines.floors import Floors, floors
+from edgekit.errors import TargetIncompatible
+from edgekit.flow.workshop import Made, Workshop
+from edgekit.runner import ekrun_path
+
+
+def engines_for(sheet: FactSheet, where: str) -> Mapping[str, str]:
+    """The newest release of each engine that the board's C library admits. Raises TargetIncompatible when none is."""
+    if sheet.glibc is None:
+        bits = "a 32-bit system" if sheet.userland_bits == 32 else f"built on {sheet.libc or 'no glibc'}"
+        raise TargetIncompatible(
+            f"no engine runs there: the board is {bits}, the engines need a 64-bit glibc",
+            where=where,
+            next_step="install a 64-bit system that is built on glibc, such as Debian",
+        )
+    found = {engine: newest_engine(engine, sheet.arch, sheet.glibc) for engine in ENGINE_FLOORS}
+    engines = {engine: version for engine, version in found.items() if version is not None}
+    if ONNXRUNTIME not in engines:
+        raise TargetIncompatible(
+            f"no {ONNXRUNTIME} edgekit knows runs on {sheet.arch} with glibc {sheet.glibc}",
+            where=where,
+            next_step="update the board's system to glibc 2.27 or later",
+        )
+    return engines
+
+
+def pass_gate(
+    sheet: FactSheet,
+    library: NativeLibrary,
+    model: ModelInfo,
+    files: Mapping[str, int],
+    where: str,
+    peak_bytes: int = 0,
+) -> tuple[str, ...]:
+    """Let an artifact pass to the board, with notices of what could not be checked.
+
+    `files` are the artifact's with their sizes, `peak_bytes` the memory of a run, 0 where it is not known: then the weights and
+    the activations are taken. Raises TargetIncompatible with everything in the way and what helps.
+    """
+    program = ekrun_path(library.arch)
+    floor = _floors((program, *library.files))
+    reads_onnx = library.engine == ONNXRUNTIME
+    return admit(
+        Needs(
+            arch=library.arch,
+            engine=library.engine,
+            engine_version=library.version,
+            isa=ENGINE_ISA.get((library.engine, library.arch), ()),
+            glibc=floor.glibc,
+            glibcxx=floor.glibcxx,
+            ram_bytes=peak_bytes or model.weight_bytes + model.peak_activation_bytes,
+            disk_bytes=sum(files.values()) + _bytes(program, *library.files),
+            opset=model.opset if reads_onnx else None,
+            ir_version=model.ir_version if reads_onnx else None,
+        ),
+        sheet,
+        where,
+    )
+
+
+def gate_all(
+    shop: Workshop, sheet: FactSheet, info: ModelInfo, made: Mapping[str, Made], outcomes: Sequence[Outcome]
+) -> tuple[Outcome, ...]:
+    """Bar the candidates the device does not admit. Raises TargetIncompatible when it does not admit the reference."""
+
+    def passed(outcome: Outcome) -> Outcome:
+        if outcome.name not in made or outcome.blocked is not None:
+            return outcome
+        spec = made[outcome.name].artifact.spec
+        sizes = {file.path: file.size_bytes for file in made[outcome.name].artifact.files}
+        library = shop.native(spec.recipe.engine, spec.engine_version, sheet.arch)
+        try:
+            pass_gate(sheet, library, info, sizes, where=shop.device.name)
+        except TargetIncompatible as error:
+            if outcome.name == REFERENCE:
+                raise
+            return replace(outcome, verdicts=(*outcome.verdicts, Verdict(VerdictCode.DOES_NOT_RUN, str(error))))
+        return outcome
+
+    return tuple(map(passed, outcomes))
+
+
+@functools.lru_cache(maxsize=32)
+def _floors(files: tuple[Path, ...]) -> Floors:
+    """Read once a process: a library has 100,000 symbols, and every candidate of an engine asks for the same."""
+    return floors(files)
+
+
+def _bytes(*files: Path) -> int:
+    return sum(path.stat().st_size for path in files)

@@ -1,0 +1,250 @@
+"""Profile an artifact where it will run: read, gate, load cold and warm, run the scenario, look inside, judge what came of it."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+from edgekit import sandbox
+from edgekit.core.device_url import LOCAL
+from edgekit.core.facts import FactSheet
+from edgekit.core.profile import Layer, Scenario
+from edgekit.core.profile_run import PROFILE_SCHEMA, Figures, MemoryVerdict, Profile
+from edgekit.core.recipes import REFERENCE
+from edgekit.core.results import Memory, Proof
+from edgekit.core.trust import judge as judge_trust
+from edgekit.devices.local import LocalDevice
+from edgekit.errors import EdgekitError, ResourceLimit, UsageError
+from edgekit.flow.devices import Reach, opened
+from edgekit.flow.gate import engines_for, pass_gate
+from edgekit.flow.judge import Judge
+from edgekit.flow.materials import Options
+from edgekit.flow.prove import Ground, prove
+from edgekit.flow.subject import Subject, find_subject
+from edgekit.flow.workshop import SELECTION, Progress, Workshop
+from edgekit.measure import ScenarioRun, clean_bench, fact_sheet, layers, run_scenario
+from edgekit.resources import find_data
+from edgekit.runner.client import Runnable
+from edgekit.store import (
+    LATENCY_FILE,
+    PROFILE,
+    PROFILE_FILE,
+    Cache,
+    check_result_folder,
+    default_cache,
+    filling_result,
+    safe_name,
+    write_atomic,
+)
+
+DEFAULT_SCENARIO = Scenario(duration_s=10.0)
+DEFAULT_REACH = Reach()
+DEFAULT_OPTIONS = Options()
+
+# Looks at the machine beside a run, milliseconds apart: a jiffy is 10 ms, and heat moves in seconds.
+SAMPLE_MS = 250
+WARMUP = 5
+LAYER_RUNS = 20
+BENCH_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to profile besides the scenario: `memory_limit_bytes` caps ekrun (0: no cap), `layers` asks for the table of layers."""
+
+    recipe: str = REFERENCE
+    memory_limit_bytes: int = 0
+    layers: bool = True
+
+
+DEFAULT_WISH = Wish()
+
+
+def default_profile_folder(subject: str, device: str, scenario: Scenario) -> Path:
+    """Where a profile is left when nothing else is asked."""
+    return Path("edgekit-runs") / f"profile-{safe_name(subject)}-{safe_name(device)}-{scenario.kind}"
+
+
+def profile(
+    subject: str | Path,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    device: str = LOCAL,
+    reach: Reach = DEFAULT_REACH,
+    scenario: Scenario = DEFAULT_SCENARIO,
+    wish: Wish = DEFAULT_WISH,
+    options: Options = DEFAULT_OPTIONS,
+    cache: Path | None = None,
+    progress: Progress = lambda _: None,
+) -> Profile:
+    """Measure a model or the chosen artifact of a run on `device`, under a scenario, and leave the profile in the folder `out`.
+
+    With data its answers there are compared with this host's. An emulated device has answers only. Raises TargetIncompatible when
+    the device does not admit it, DeviceError when the device fails, InputRejected and UsageError for what was given.
+    """
+    source = Path(subject)
+    out = Path(out) if out else default_profile_folder(source.stem, device, scenario)
+    cwd = Path.cwd()
+    check_result_folder(out, PROFILE)
+    samples = find_data(str(data), cwd) if data is not None else None
+    store = Cache(cache or default_cache())
+    with store.scratch() as scratch, contextlib.ExitStack() as stack:
+        there = None if device == LOCAL else stack.enter_context(opened(device, reach, store.root, cwd, progress))
+        shop = Workshop(store, scratch, LocalDevice(scratch), progress, device=there, offline=options.offline)
+        sheet = fact_sheet(shop.device)
+        if sheet.emulated and wish.memory_limit_bytes:
+            raise UsageError("an emulated device proves nothing of memory", where="--memory-limit")
+        found = find_subject(shop, source, samples, engines_for(sheet, shop.device.name), wish.recipe, options)
+        work = _Work(shop, found, sheet, scenario, wish)
+        record, latencies = work.run(cwd)
+        with filling_result(out, PROFILE) as draft:
+            if latencies is not None:
+                write_atomic(draft / LATENCY_FILE, latencies)
+            write_atomic(draft / PROFILE_FILE, sandbox.encode(record))
+        return record
+
+
+class _Work:
+    """One profile in the making."""
+
+    def __init__(self, shop: Workshop, found: Subject, sheet: FactSheet, scenario: Scenario, wish: Wish) -> None:
+        self.shop = shop
+        self.found = found
+        self.sheet = sheet
+        self.scenario = scenario
+        self.wish = wish
+        self.feeds = found.materials.feeds(SELECTION)
+
+    def run(self, cwd: Path) -> tuple[Profile, bytes | None]:
+        """The record, and the file of raw samples, None where nothing may be timed."""
+        notices = self._gate()
+        runnable = self.shop.on(self.sheet.arch, self.found.made)
+        answers, missing = self._answers(cwd)
+        record = self._record(answers, (*notices, *missing))
+        if self.sheet.emulated:
+            note = f"{self.shop.device.name} is emulated: it has no latency, no throughput and no memory of its own"
+            return replace(record, notices=(*record.notices, note)), None
+        return self._timed(record, runnable)
+
+    def _gate(self) -> Sequence[str]:
+        made = self.found.made
+        library = self.shop.native(made.runnable.engine, made.artifact.spec.engine_version, self.sheet.arch)
+        sizes = {file.path: file.size_bytes for file in made.artifact.files}
+        return pass_gate(self.sheet, library, self.found.info, sizes, where=self.shop.device.name)
+
+    def _answers(self, cwd: Path) -> tuple[Proof | None, Sequence[str]]:
+        """The device's answers against this host's; on this host itself there is nothing to compare."""
+        if self.shop.device is self.shop.host:
+            return None, ()
+        made, materials = self.found.made, self.found.materials
+        judge = Judge(self.shop, materials, made, cwd)
+        ground = Ground(self.shop.device, self.shop.facts)
+        proof = prove(self.shop, judge, materials, self.found.candidate.name, made, ground, self.found.info.macs)
+        return (None, (proof,)) if isinstance(proof, str) else (proof, ())
+
+    def _timed(self, record: Profile, runnable: Runnable) -> tuple[Profile, bytes | None]:
+        shop, name = self.shop, self.found.candidate.name
+        cap = self.wish.memory_limit_bytes
+        try:
+            shop.progress("loading, cold and warm")
+            cold = clean_bench(shop.device, runnable, self.feeds, where=name, samples=BENCH_SAMPLES, memory_limit=cap)
+            warm = clean_bench(shop.device, runnable, self.feeds, where=name, samples=BENCH_SAMPLES, memory_limit=cap)
+            shop.progress(f"{self.scenario.kind}, {_length(self.scenario)}")
+            run = run_scenario(
+                shop.device,
+                runnable,
+                self.feeds,
+                self.scenario,
+                where=name,
+                warmup=WARMUP,
+                sample_ms=SAMPLE_MS,
+                memory_limit=cap,
+            )
+        except ResourceLimit as error:
+            if not cap:
+                raise
+            return replace(record, memory_limit=MemoryVerdict(cap, None, False, error.what)), None
+        table, missing = self._layers(runnable)
+        record = replace(
+            record,
+            cold=cold.load,
+            warm=warm.load,
+            memory=_larger(cold.memory, run.memory),
+            memory_limit=MemoryVerdict(cap, run.memory_limit_kind, True) if cap else None,
+            figures=self._figures(run),
+            layers=table,
+            settings_asked=cold.settings_asked,
+            settings_in_force=cold.settings_in_force,
+            latency_file=LATENCY_FILE,
+            notices=(*record.notices, *missing),
+        )
+        return record, run.raw
+
+    def _figures(self, run: ScenarioRun) -> Figures:
+        self.shop.progress("judging the measurement")
+        reply = run.reply
+        trust = judge_trust(run.starts_ns, run.latencies_ns, reply.seen(), usable_cpus=float(self.sheet.usable_threads))
+        return Figures(
+            queries=reply.count,
+            inferences_per_s=reply.inferences_per_second,
+            trust=trust,
+            cpu_share=reply.cpu_ns / max(1, reply.wall_ns),
+            dropped=reply.dropped,
+            unfinished=reply.unfinished,
+            deadline_misses=reply.deadline_misses,
+            wait_ns=reply.wait_ns,
+            late_ns=reply.late_ns,
+            trace=reply.seen(),
+        )
+
+    def _layers(self, runnable: Runnable) -> tuple[tuple[Layer, ...], Sequence[str]]:
+        """A pass of its own: the profiler costs time. What it fails with costs the table only."""
+        if not self.wish.layers:
+            return (), ()
+        self.shop.progress("the time of each layer")
+        try:
+            return layers(self.shop.device, runnable, self.feeds, LAYER_RUNS, where=self.found.candidate.name), ()
+        except EdgekitError as error:
+            return (), (f"no table of layers: {error}",)
+
+    def _record(self, answers: Proof | None, notices: Sequence[str]) -> Profile:
+        found = self.found
+        spec = found.made.artifact.spec
+        return Profile(
+            schema=PROFILE_SCHEMA,
+            edgekit_version=metadata.version("edgekit"),
+            model_name=found.name,
+            model_sha256=found.info.sha256,
+            recipe=spec.recipe.name,
+            engine=spec.recipe.engine,
+            engine_version=spec.engine_version,
+            threads=found.candidate.run.threads,
+            size_bytes=found.made.artifact.size_bytes,
+            device=self.shop.device.name,
+            facts=self.sheet,
+            data=found.materials.data,
+            scenario=self.scenario,
+            cold=None,
+            warm=None,
+            memory=None,
+            memory_limit=None,
+            figures=None,
+            layers=(),
+            answers=answers,
+            settings_asked={},
+            settings_in_force={},
+            latency_file=None,
+            notices=(*found.info.notices, *found.materials.data.notices, *notices),
+        )
+
+
+def _larger(cold: Memory, run: Memory) -> Memory:
+    """The phases of the clean process, with the peak of whichever process reached higher."""
+    peaks = [m.peak_inference_rss for m in (cold, run) if m.peak_inference_rss is not None]
+    return replace(cold, peak_inference_rss=max(peaks, default=None))
+
+
+def _length(scenario: Scenario) -> str:
+    return f"{scenario.duration_s:g} s" if scenario.duration_s else f"{scenario.min_runs} queries"
