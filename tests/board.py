@@ -88,7 +88,9 @@ def require_ssh_board() -> None:
     require_board()
     if os.geteuid() != 0:
         skip_or_fail("no emulated board: chroot needs root")
-    if missing := [tool for tool in ("unshare", "chroot", "ssh", "ssh-keygen") if shutil.which(tool) is None]:
+    if missing := [
+        tool for tool in ("setpriv", "unshare", "chroot", "ssh", "ssh-keygen") if shutil.which(tool) is None
+    ]:
         skip_or_fail(f"no emulated board: {', '.join(missing)} is missing")
     if os.environ.get("EDGEKIT_REQUIRE_BOARD") != "1" and not (BINFMT / "qemu-aarch64").exists():
         skip_or_fail(
@@ -107,7 +109,9 @@ def ssh_board(daemon: str, folder: Path, *, core: str = "cortex-a72") -> Iterato
     subprocess.run(["cp", "-a", _template(), root], check=True)
     _configure(root, new_key(folder / "key"), core, sftp=daemon == "openssh")
     client = write_client(folder / "client", folder / "key", _host_key(root, daemon))
-    argv = [*("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _BOOT, "boot"), str(root)]
+    # Gone with this process, however it ends, and with that all that runs in its namespaces.
+    argv = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
+    argv += ["sh", "-c", _BOOT, "boot", str(root)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [*argv, *_DAEMONS[daemon](port)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -117,7 +121,7 @@ def ssh_board(daemon: str, folder: Path, *, core: str = "cortex-a72") -> Iterato
         home = root / "home" / USER
         yield Server(f"board-{daemon}", port, home, f"/home/{USER}", client, process, folder, user=USER)
     finally:
-        process.kill()  # --kill-child: the board's first process, and so all of them, go with it
+        process.kill()
         process.wait()
         shutil.rmtree(root, ignore_errors=True)
 

@@ -2,6 +2,8 @@
 
 import socket
 import subprocess
+import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import pytest
 from edgekit.devices.arm64_root import CORES
 from edgekit.devices.ssh import SshDevice
 from edgekit.runner.client import FactsReply, parse
-from tests.board import ssh_board
+from tests.board import require_ssh_board, ssh_board
+from tests.conftest import ROOT
 from tests.sshd import Server
 
 pytestmark = pytest.mark.board
@@ -64,3 +67,30 @@ def test_a_board_goes_without_a_trace(tmp_path: Path) -> None:
 def running() -> list[Path]:
     """The command lines of this machine's processes, as far as they last."""
     return [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from tests.board import ssh_board
+with ssh_board("dropbear", Path(sys.argv[1])) as board:
+    print(board.port, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_board_goes_with_a_test_run_that_was_killed(tmp_path: Path) -> None:
+    require_ssh_board()
+    with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], cwd=ROOT, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        port = int(run.stdout.readline())
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        run.kill()
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except OSError:
+            return
+        time.sleep(0.05)
+    pytest.fail("the board is still there")

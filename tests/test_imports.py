@@ -28,7 +28,7 @@ def test_help_loads_click_and_nothing_else() -> None:
     assert loaded("from edgekit.cli.main import run_cli\nassert run_cli(['--help']) == 0") <= LIGHT
 
 
-@pytest.mark.parametrize("command", ["optimize", "demo", "inspect", "targets", "engines"])
+@pytest.mark.parametrize("command", ["optimize", "profile", "compare", "demo", "inspect", "targets", "engines", "device"])
 def test_help_of_a_command_is_light_too(command: str) -> None:
     assert loaded(f"from edgekit.cli.main import run_cli\nassert run_cli(['{command}', '--help']) == 0") <= LIGHT
 
@@ -44,7 +44,7 @@ def test_the_check_sees_a_heavy_import() -> None:
 
 def test_the_flow_itself_needs_no_engine_in_the_main_process() -> None:
     """Everything that touches a model runs in children: the parent has neither onnx nor an engine."""
-    assert not loaded("import edgekit; edgekit.optimize; edgekit.inspect") & {
+    assert not loaded("import edgekit; edgekit.optimize; edgekit.inspect; edgekit.profile; edgekit.compare") & {
         "onnx",
         "onnxruntime",
         "openvino",
@@ -61,11 +61,16 @@ def test_the_public_names_are_these() -> None:
         "LatencyBudget",
         "Options",
         "Prefer",
+        "Profile",
+        "Reach",
         "Requirements",
         "Run",
+        "Scenario",
         "__version__",
+        "compare",
         "inspect",
         "optimize",
+        "profile",
     }
     for name in edgekit.__all__:
         assert getattr(edgekit, name) is not None

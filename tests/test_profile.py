@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,11 +16,16 @@ import pytest
 from edgekit import sandbox
 from edgekit.core.profile_run import Profile
 from edgekit.core.trust import TrustVerdict
+from edgekit.devices.ssh import SshDevice
+from edgekit.errors import TargetIncompatible
+from edgekit.flow.devices import Reach, opened
+from edgekit.flow.probe import probe
 from tests.board import ssh_board
 from tests.conftest import SAMPLE, Cli, Ended
 from tests.sshd import Server, serving
 
 MODEL = SAMPLE / "model.onnx"
+DEFAULTS = SshDevice.__init__.__kwdefaults__ or {}
 SHORT = ("--duration", "1s", "--threads", "1")
 
 
@@ -215,6 +221,28 @@ def test_profile_over_ssh(edgekit: Cli, sshd: Server, tmp_path: Path) -> None:
     assert left_behind(sshd) == set()
     done(with_config(edgekit, sshd, "device", "clean", str(sshd.url())))
     assert not sshd.edgekit.exists() or not list(sshd.edgekit.rglob("*"))
+
+
+def test_probe_over_ssh_and_of_a_board_that_cannot_start_ekrun(
+    edgekit: Cli, sshd: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("device", "probe", str(sshd.url()), "--write", "--name", "my-box", "--json")
+    found = json.loads(done(with_config(edgekit, sshd, *words, cwd=tmp_path)).out)
+    assert found["facts"]["arch"] == platform.machine() and found["facts"]["disk"]["free_bytes"] > 0
+    assert found["written"] == "targets/my-box.toml"
+    assert (
+        json.loads(done(edgekit("targets", "show", "my-box", "--json", cwd=tmp_path)).out)["arch"] == platform.machine()
+    )
+    assert "is left as it is" in done(with_config(edgekit, sshd, *words, cwd=tmp_path), 2).error
+    # As on a system without glibc: the program's loader is not there.
+    script = tmp_path / "ekrun"
+    script.write_text("#!/no/such/loader\n")
+    monkeypatch.setattr(SshDevice.__init__, "__kwdefaults__", {**DEFAULTS, "program": lambda _: script})
+    reach = Reach(ssh_config=sshd.client.config)
+    with pytest.raises(TargetIncompatible), opened(str(sshd.url()), reach, tmp_path, tmp_path, print):
+        pass
+    sheet = probe(str(sshd.url()), reach, tmp_path, tmp_path, print, False, None).facts
+    assert (sheet.arch, sheet.glibc) == (found["facts"]["arch"], found["facts"]["glibc"])
 
 
 def left_behind(server: Server) -> set[str]:

@@ -11,8 +11,10 @@ from edgekit.devices.emulated import GENERIC_TARGET, EmulatedDevice
 from edgekit.devices.local import LocalDevice
 from edgekit.devices.names import DeviceNames
 from edgekit.devices.ssh import SshDevice
+from edgekit.errors import TargetIncompatible
 from edgekit.flow.workshop import Progress
 from edgekit.resources import load_target
+from edgekit.runner import ekrun_facts_path
 from edgekit.store import Cache
 
 
@@ -36,13 +38,34 @@ def opened(text: str, reach: Reach, cache: Path, cwd: Path, progress: Progress) 
     Raises UsageError for what is no device, DeviceError for one that can't be reached, TargetIncompatible for one that runs no
     ekrun.
     """
-    url = DeviceNames(reach.names).find(text) if reach.names else parse_device(text)
+    url = find_url(text, reach)
     progress(f"connecting to {text}")
     device = _OPENERS[url.kind](url, reach, Cache(cache), cwd, progress)
     try:
         yield device
     finally:
         device.close()
+
+
+def find_url(text: str, reach: Reach) -> DeviceUrl:
+    """The URL that `text` is, or that it names. Raises UsageError, and InputRejected for a damaged file of names."""
+    return DeviceNames(reach.names).find(text) if reach.names else parse_device(text)
+
+
+@contextlib.contextmanager
+def opened_for_facts(text: str, reach: Reach, cache: Path, cwd: Path, progress: Progress) -> Iterator[Device]:
+    """As `opened`; a board whose C library is older than ekrun's, or none, gets the static build that knows facts only."""
+    with contextlib.ExitStack() as stack:
+        try:
+            device = stack.enter_context(opened(text, reach, cache, cwd, progress))
+        except TargetIncompatible:
+            url = find_url(text, reach)
+            if url.kind != SSH:
+                raise
+            progress("the board cannot start ekrun: trying its static build")
+            device = SshDevice(url, ssh_config=reach.ssh_config, say=progress, program=ekrun_facts_path)
+            stack.callback(device.close)
+        yield device
 
 
 def _local(url: DeviceUrl, reach: Reach, cache: Cache, cwd: Path, progress: Progress) -> Device:

@@ -9,7 +9,7 @@ from edgekit.core.match import match_target, target_from_facts
 from edgekit.core.probe import PROBE_SCHEMA, Probe
 from edgekit.core.targets import is_name
 from edgekit.errors import UsageError
-from edgekit.flow.devices import Reach, opened
+from edgekit.flow.devices import Reach, opened_for_facts
 from edgekit.flow.workshop import Progress
 from edgekit.measure import fact_sheet
 from edgekit.resources import list_targets, load_target
@@ -25,7 +25,7 @@ def probe(
 
     Raises DeviceError, TargetIncompatible, and UsageError for a name that is none or taken.
     """
-    with opened(device, reach, cache, cwd, progress) as found:
+    with opened_for_facts(device, reach, cache, cwd, progress) as found:
         progress("asking for its facts")
         sheet = fact_sheet(found)
         called = found.name

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from edgekit.core.facts import Cluster, DeviceFacts, Disk, FactSheet, Soc, ThermalZone, Throttled
+from edgekit.core.match import device_facts
 from edgekit.core.types import RunConfig
 from edgekit.errors import DeviceError, EdgekitError, InputRejected, InternalError, ResourceLimit, TargetIncompatible
 from edgekit.process import Completed, describe_exit
@@ -140,7 +141,6 @@ class FactsReply:
     cpu_model: str | None
     kernel: str | None
     glibc: str | None
-    cores_by_max_khz: Mapping[int, int] | None
     governors: Mapping[str, str] | None
     # facts_version 2
     facts_version: int = 1
@@ -166,20 +166,8 @@ class FactsReply:
     throttled: Throttled = field(default_factory=Throttled)
 
     def facts(self) -> DeviceFacts:
-        """As the record the rest of edgekit reads."""
-        governors = sorted(set((self.governors or {}).values()))
-        return DeviceFacts(
-            arch=self.arch,
-            isa=self.isa,
-            cpu_model=self.cpu_model,
-            usable_threads=max(1, self.usable_threads),
-            ram_bytes=self.ram_total_bytes or 0,
-            kernel=self.kernel,
-            glibc=self.glibc,
-            max_mhz=max(self.cores_by_max_khz) // 1000 if self.cores_by_max_khz else None,
-            governor="+".join(governors) or None,
-            emulated=self.emulated,
-        )
+        """As the record that planning and targets read."""
+        return device_facts(self.sheet())
 
     def sheet(self) -> FactSheet:
         """Everything the machine told."""
