@@ -23,7 +23,7 @@ from edgekit.core.types import RunConfig
 from edgekit.devices.local import LocalDevice
 from edgekit.engines.closure import native_library
 from edgekit.flow.compare import BENCH_SAMPLES, DEFAULT_LENGTH, TURN_MS
-from edgekit.measure import Budget, race
+from edgekit.race import Budget, race
 from edgekit.runner.client import Feeds, Runnable
 from edgekit.store import default_cache
 

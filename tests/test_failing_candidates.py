@@ -17,7 +17,8 @@ from edgekit.flow.judge import Judge, judge_all
 from edgekit.flow.materials import Options, gather
 from edgekit.flow.targets import target_by_name
 from edgekit.flow.workshop import SELECTION, Made, Materials, Workshop
-from edgekit.measure import Budget, CleanBench, race
+from edgekit.measure import CleanBench
+from edgekit.race import Budget, race
 from edgekit.store import Cache, sha256_file
 from tests.hostile import integer_overflow, unary
 from tests.records import MIB, candidate, outcome

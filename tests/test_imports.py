@@ -28,7 +28,9 @@ def test_help_loads_click_and_nothing_else() -> None:
     assert loaded("from edgekit.cli.main import run_cli\nassert run_cli(['--help']) == 0") <= LIGHT
 
 
-@pytest.mark.parametrize("command", ["optimize", "profile", "compare", "demo", "inspect", "targets", "engines", "device"])
+@pytest.mark.parametrize(
+    "command", ["optimize", "profile", "compare", "demo", "inspect", "targets", "engines", "device"]
+)
 def test_help_of_a_command_is_light_too(command: str) -> None:
     assert loaded(f"from edgekit.cli.main import run_cli\nassert run_cli(['{command}', '--help']) == 0") <= LIGHT
 

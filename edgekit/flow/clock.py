@@ -15,7 +15,8 @@ from edgekit.core.stats import latency_stats, runs_needed
 from edgekit.core.types import ModelInfo, Requirements, Target
 from edgekit.errors import EdgekitError
 from edgekit.flow.workshop import SELECTION, Made, Materials, Workshop
-from edgekit.measure import Budget, CleanBench, RaceResult, clean_bench, race
+from edgekit.measure import CleanBench, clean_bench
+from edgekit.race import Budget, RaceResult, race
 
 HEAT = Budget(samples=50, seconds=1.0, rounds=5, turn_ms=50.0)
 FINAL = Budget(samples=0, seconds=5.0, rounds=15, turn_ms=100.0)

@@ -1,13 +1,15 @@
 """Compare two artifacts on one device: raced interleaved against each other, with the noise of the race itself beside it."""
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.core.compare import FEWEST_ROUNDS, Comparison
+from edgekit.core.compare import FEWEST_ROUNDS
 from edgekit.core.compare import compare as judge
 from edgekit.core.compare_run import COMPARE_SCHEMA, CompareRun, Side
 from edgekit.core.device_url import LOCAL
+from edgekit.core.facts import FactSheet
 from edgekit.core.recipes import REFERENCE
 from edgekit.devices.local import LocalDevice
 from edgekit.errors import InputRejected, TargetIncompatible
@@ -16,12 +18,14 @@ from edgekit.flow.gate import engines_for, pass_gate
 from edgekit.flow.materials import Options
 from edgekit.flow.subject import Subject, find_subject
 from edgekit.flow.workshop import SELECTION, Progress, Workshop
-from edgekit.measure import Budget, fact_sheet, race
+from edgekit.measure import fact_sheet
+from edgekit.race import Budget, RaceResult, race
 from edgekit.resources import find_data
 from edgekit.store import Cache, default_cache
 
 TURN_MS = 50.0
 BENCH_SAMPLES = 8
+NO_END = 1 << 60  # the time decides, not a number of runs
 A, B = "a", "b"
 
 DEFAULT_REACH = Reach()
@@ -74,31 +78,31 @@ def compare(
             subjects[side] = find_subject(shop, Path(source), samples, engines, recipe, options)
         _check_inputs(subjects)
         for found in subjects.values():
-            spec = found.made.artifact.spec
-            library = shop.native(spec.recipe.engine, spec.engine_version, sheet.arch)
-            sizes = {file.path: file.size_bytes for file in found.made.artifact.files}
-            pass_gate(sheet, library, found.info, sizes, where=shop.device.name)
-        runnables = {side: shop.on(sheet.arch, found.made) for side, found in subjects.items()}
-        feeds = subjects[A].materials.feeds(SELECTION)
-        budget = Budget(
-            samples=1 << 60, seconds=length.seconds, rounds=max(FEWEST_ROUNDS, length.rounds), turn_ms=TURN_MS
-        )
-        result = race(shop.device, runnables, feeds, BENCH_SAMPLES, A, budget, budget, lambda _: [B], progress)
+            pass_gate(shop, sheet, found.info, found.made)
+        result = _race(shop, sheet, subjects, length)
         if B in result.dropped:
             raise InputRejected(f"fell out of the race: {result.dropped[B]}", where=str(b))
-        found_out: Comparison = judge(result.rounds[A], result.rounds[B], result.aa_spread)
         return CompareRun(
             schema=COMPARE_SCHEMA,
             device=shop.device.name,
             facts=sheet,
             a=_side(str(a), subjects[A]),
             b=_side(str(b), subjects[B]),
-            comparison=found_out,
+            comparison=judge(result.rounds[A], result.rounds[B], result.aa_spread),
             notices=tuple(dict.fromkeys(n for s in subjects.values() for n in s.materials.data.notices)),
         )
 
 
-def _check_inputs(subjects: dict[str, Subject]) -> None:
+def _race(shop: Workshop, sheet: FactSheet, subjects: Mapping[str, Subject], length: Length) -> RaceResult:
+    """Both, and A's twin, on A's samples; nobody leaves before the end."""
+    runnables = {side: shop.on(sheet.arch, found.made) for side, found in subjects.items()}
+    feeds = subjects[A].materials.feeds(SELECTION)
+    rounds = max(FEWEST_ROUNDS, length.rounds)
+    budget = Budget(samples=NO_END, seconds=length.seconds, rounds=rounds, turn_ms=TURN_MS)
+    return race(shop.device, runnables, feeds, BENCH_SAMPLES, A, budget, budget, list, shop.progress)
+
+
+def _check_inputs(subjects: Mapping[str, Subject]) -> None:
     one, other = ({(i.name, i.dtype, i.shape) for i in s.info.inputs} for s in (subjects[A], subjects[B]))
     if one != other:
         raise InputRejected(

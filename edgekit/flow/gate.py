@@ -11,7 +11,6 @@ from edgekit.core.recipes import ONNXRUNTIME, REFERENCE
 from edgekit.core.results import Outcome, Verdict, VerdictCode
 from edgekit.core.targets import ENGINE_FLOORS, newest_engine
 from edgekit.core.types import ModelInfo
-from edgekit.engines.closure import NativeLibrary
 from edgekit.engines.floors import Floors, floors
 from edgekit.errors import TargetIncompatible
 from edgekit.flow.workshop import Made, Workshop
@@ -38,22 +37,17 @@ def engines_for(sheet: FactSheet, where: str) -> Mapping[str, str]:
     return engines
 
 
-def pass_gate(
-    sheet: FactSheet,
-    library: NativeLibrary,
-    model: ModelInfo,
-    files: Mapping[str, int],
-    where: str,
-    peak_bytes: int = 0,
-) -> tuple[str, ...]:
+def pass_gate(shop: Workshop, sheet: FactSheet, model: ModelInfo, made: Made) -> tuple[str, ...]:
     """Let an artifact pass to the board, with notices of what could not be checked.
 
-    `files` are the artifact's with their sizes, `peak_bytes` the memory of a run, 0 where it is not known: then the weights and
-    the activations are taken. Raises TargetIncompatible with everything in the way and what helps.
+    A run's memory is taken as the weights and the activations. Raises TargetIncompatible with everything in the way and what helps.
     """
+    spec = made.artifact.spec
+    library = shop.native(spec.recipe.engine, spec.engine_version, sheet.arch)
     program = ekrun_path(library.arch)
     floor = _floors((program, *library.files))
     reads_onnx = library.engine == ONNXRUNTIME
+    files = sum(path.stat().st_size for path in (program, *library.files))
     return admit(
         Needs(
             arch=library.arch,
@@ -62,13 +56,13 @@ def pass_gate(
             isa=ENGINE_ISA.get((library.engine, library.arch), ()),
             glibc=floor.glibc,
             glibcxx=floor.glibcxx,
-            ram_bytes=peak_bytes or model.weight_bytes + model.peak_activation_bytes,
-            disk_bytes=sum(files.values()) + _bytes(program, *library.files),
+            ram_bytes=model.weight_bytes + model.peak_activation_bytes,
+            disk_bytes=made.artifact.size_bytes + files,
             opset=model.opset if reads_onnx else None,
             ir_version=model.ir_version if reads_onnx else None,
         ),
         sheet,
-        where,
+        shop.device.name,
     )
 
 
@@ -80,11 +74,8 @@ def gate_all(
     def passed(outcome: Outcome) -> Outcome:
         if outcome.name not in made or outcome.blocked is not None:
             return outcome
-        spec = made[outcome.name].artifact.spec
-        sizes = {file.path: file.size_bytes for file in made[outcome.name].artifact.files}
-        library = shop.native(spec.recipe.engine, spec.engine_version, sheet.arch)
         try:
-            pass_gate(sheet, library, info, sizes, where=shop.device.name)
+            pass_gate(shop, sheet, info, made[outcome.name])
         except TargetIncompatible as error:
             if outcome.name == REFERENCE:
                 raise
@@ -98,7 +89,3 @@ def gate_all(
 def _floors(files: tuple[Path, ...]) -> Floors:
     """Read once a process: a library has 100,000 symbols, and every candidate of an engine asks for the same."""
     return floors(files)
-
-
-def _bytes(*files: Path) -> int:
-    return sum(path.stat().st_size for path in files)

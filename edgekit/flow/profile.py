@@ -119,7 +119,7 @@ class _Work:
 
     def run(self, cwd: Path) -> tuple[Profile, bytes | None]:
         """The record, and the file of raw samples, None where nothing may be timed."""
-        notices = self._gate()
+        notices = pass_gate(self.shop, self.sheet, self.found.info, self.found.made)
         runnable = self.shop.on(self.sheet.arch, self.found.made)
         answers, missing = self._answers(cwd)
         record = self._record(answers, (*notices, *missing))
@@ -127,12 +127,6 @@ class _Work:
             note = f"{self.shop.device.name} is emulated: it has no latency, no throughput and no memory of its own"
             return replace(record, notices=(*record.notices, note)), None
         return self._timed(record, runnable)
-
-    def _gate(self) -> Sequence[str]:
-        made = self.found.made
-        library = self.shop.native(made.runnable.engine, made.artifact.spec.engine_version, self.sheet.arch)
-        sizes = {file.path: file.size_bytes for file in made.artifact.files}
-        return pass_gate(self.sheet, library, self.found.info, sizes, where=self.shop.device.name)
 
     def _answers(self, cwd: Path) -> tuple[Proof | None, Sequence[str]]:
         """The device's answers against this host's; on this host itself there is nothing to compare."""
