@@ -3,10 +3,12 @@
     python -m benchmarks.models ZOO          # fetch the models and make their data
     python -m benchmarks.results ZOO OUT     # runs into OUT, the table into RESULTS.md
 
-A run that is in OUT already is read, not repeated; remove it to measure again.
+A run that is in OUT already is read, not repeated; remove it to measure again. Exit 1 when a choice for the host is slower than
+plain ONNX Runtime beyond the bar, or a run ended with an error.
 """
 
 import argparse
+import sys
 import time
 import tomllib
 from collections.abc import Iterator
@@ -113,8 +115,8 @@ def row(case: Case, found: Run | str, out: Path) -> list[str]:
     ]
 
 
-def bar(runs: list[tuple[Case, Run | str]]) -> str:
-    """The bar on the host, in words."""
+def bar(runs: list[tuple[Case, Run | str]]) -> tuple[str, bool]:
+    """The bar on the host, in words, and whether it is met and every run came to its end."""
     pairs = []
     for case, found in runs:
         if case.target == "host" and isinstance(found, Run) and found.choice.chosen is not None and found.noise:
@@ -122,15 +124,19 @@ def bar(runs: list[tuple[Case, Run | str]]) -> str:
             assert numbers is not None
             pairs.append((case.label, numbers.ratio, found.noise.spread))
     over = [label for label, ratio, spread in pairs if ratio > min(max(spread, 1.0), MAX_RATIO)]
+    ended = all(isinstance(found, Run) for _, found in runs)
+    if not pairs:
+        return "No choice was made for the host.", False
     fastest = min(pairs, key=lambda pair: pair[1])
-    return (
+    words = (
         f"On the host, {len(pairs) - len(over)} of {len(pairs)} choices are no slower than ONNX Runtime fp32 with default "
         f"options and the same threads{' (over: ' + ', '.join(over) + ')' if over else ''}; the largest gain is "
         f"{1 / fastest[1]:.2f}x ({fastest[0]})."
     )
+    return words, ended and not over
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description="edgekit optimize on the open models.")
     parser.add_argument("zoo", type=Path)
     parser.add_argument("out", type=Path)
@@ -139,11 +145,13 @@ def main() -> None:
     arguments = parser.parse_args()
     names = arguments.only or ["digits", *sorted(path.parent.name for path in arguments.zoo.glob("*/model.onnx"))]
     runs = [(case, run(case, arguments.out)) for case in cases(arguments.zoo, names)]
-    text = f"{machine()}.\n\n{table(HEADINGS, [row(case, found, arguments.out) for case, found in runs])}\n{bar(runs)}"
+    words, met = bar(runs)
+    text = f"{machine()}.\n\n{table(HEADINGS, [row(case, found, arguments.out) for case, found in runs])}\n{words}"
     print(text)
     if not arguments.no_page:
         write_section("optimize", text)
+    return 0 if met else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,11 +17,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from edgekit.devices.openssh import Cut
 from edgekit.devices.ssh import SshDevice
-from tests.proxy import Cut, Proxy
+from tests.proxy import How, Proxy
 from tests.sshd import KINDS, Server, serving
 
 FILE_BYTES = 30_000_000
@@ -70,7 +71,7 @@ def watched(server: Server) -> Iterator[Writers]:
         writers.stop()
 
 
-def plans(seed: int) -> Iterator[tuple[int, Cut]]:
+def plans(seed: int) -> Iterator[tuple[int, How]]:
     """Where each connection is cut, and how."""
     choose = random.Random(seed)
     while True:
@@ -82,8 +83,7 @@ def measure(kind: str, uploads: int, seed: int) -> bool:
     plan, exact, sent = plans(seed), 0, 0
     with tempfile.TemporaryDirectory() as name, serving(kind, Path(name)) as server, watched(server) as writers:
         with Proxy(server.port) as proxy:
-            device = SshDevice(server.url(port=proxy.port), ssh_config=server.client.config)
-            device.close()
+            connect(server, proxy).close()
             proxy.plan = lambda: next(plan)
             before, started = proxy.up, time.monotonic()
             for index in range(uploads):
@@ -99,24 +99,23 @@ def measure(kind: str, uploads: int, seed: int) -> bool:
 
 
 def upload(server: Server, proxy: Proxy, path: Path, noise: random.Random) -> bool:
-    """One new file through the proxy; whether it arrived byte-exact."""
+    """One new file through the proxy; whether it arrived byte-exact. It is taken away again, ekrun stays."""
     path.write_bytes(noise.randbytes(FILE_BYTES))
-    while True:
-        try:
-            device = SshDevice(server.url(port=proxy.port), ssh_config=server.client.config)
-            break
-        except Exception as error:  # noqa: BLE001
-            print("open", str(error)[:300], file=sys.stderr)
-    try:
+    with closing(connect(server, proxy)) as device:
         there = Path(device.put({"file": path}))
-        found = server.home / there.relative_to(server.there) / "file"
-        exact = digest(found) == digest(path)
-        (server.edgekit / "store" / digest(path)).unlink()
-        found.unlink()
-        return exact
-    finally:
-        device.close()
-        proxy.cut_all()
+    proxy.cut_all()
+    found = server.home / there.relative_to(server.there) / "file"
+    exact = digest(found) == digest(path)
+    (server.edgekit / "store" / digest(path)).unlink()
+    found.unlink()
+    return exact
+
+
+def connect(server: Server, proxy: Proxy) -> SshDevice:
+    """A device through the proxy: opening one gives up at the first cut, and is tried again here."""
+    while True:
+        with suppress(Cut):
+            return SshDevice(server.url(port=proxy.port), ssh_config=server.client.config)
 
 
 def digest(path: Path) -> str:

@@ -10,6 +10,7 @@
     ├── Untrustworthy        7   a measurement cannot be trusted
     ├── VerificationFailed   8   a digest, signature or self-test does not hold
     ├── ResourceLimit        9   memory, time, disk, or a crash in a child process
+    │   ├── OutOfMemory      9   a process had no memory left, or was killed for what it took
     │   └── DiskFull         9   no room to write; never blamed on a candidate
     └── Busy                10   another process holds the lock
 
@@ -92,6 +93,10 @@ class ResourceLimit(EdgekitError):
     exit_code = 9
 
 
+class OutOfMemory(ResourceLimit):
+    """A process had no memory left, or was killed for what it took."""
+
+
 class DiskFull(ResourceLimit):
     """There is no room left to write."""
 
@@ -117,6 +122,7 @@ ERRORS_BY_NAME: dict[str, type[EdgekitError]] = {
         Untrustworthy,
         VerificationFailed,
         ResourceLimit,
+        OutOfMemory,
         DiskFull,
         Busy,
     )

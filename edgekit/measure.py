@@ -18,6 +18,7 @@ from edgekit.runner.client import (
     BenchReply,
     FactsReply,
     Feeds,
+    LoadReply,
     Runnable,
     RunReply,
     engine_arguments,
@@ -80,6 +81,10 @@ def run_outputs(
     with device.scratch() as folder:
         done = device.run([*arguments, "--out", folder], deadline_s=deadline_s, max_rss_bytes=MAX_RSS_BYTES)
         reply = parse(done, RunReply, where)
+        if len({output.index for output in reply.outputs}) != len(reply.outputs) or (
+            samples and reply.samples != samples
+        ):
+            raise DeviceError("ekrun answered with outputs that are not those asked for", where=where)
         for output in reply.outputs:
             device.get(f"{folder}/{output.index}.npy", out / f"{output.index}.npy")
     return reply
@@ -92,6 +97,7 @@ def clean_bench(
     arguments = ["bench", *engine_arguments(*placed(device, runnable, feeds)), "--samples", str(samples)]
     arguments += ["--warmup", "1", "--runs", str(runs), *_cap(memory_limit)]
     reply = parse(device.run(arguments, deadline_s=300.0, max_rss_bytes=MAX_RSS_BYTES), BenchReply, where)
+    real(reply, where)
     return CleanBench(
         Load(
             reply.library_load_ms,
@@ -133,20 +139,26 @@ def run_scenario(
     where: str,
     warmup: int,
     sample_ms: int,
+    typical_ms: float = 0.0,
     memory_limit: int = 0,
 ) -> ScenarioRun:
-    """Run one scenario in a fresh process. Raises as `runner.client.parse` does, and DeviceError for samples that do not fit."""
+    """Run one scenario in a fresh process; an inference takes about `typical_ms`.
+
+    Raises as `runner.client.parse` does, and DeviceError for samples that do not fit.
+    """
     there, fed = placed(device, runnable, feeds)
-    deadline_s = 2 * scenario.duration_s + SCENARIO_SLACK_S
+    pace_s = max(typical_ms / 1e3, *(1 / rate for rate in (scenario.qps, scenario.fps) if rate), 0.0)
+    deadline_s = 2 * scenario.duration_s + 3 * scenario.min_runs * pace_s + SCENARIO_SLACK_S
     with device.scratch() as folder, tempfile.TemporaryDirectory() as here:
         file, copy = f"{folder}/latencies.npy", Path(here) / "latencies.npy"
         arguments = scenario_arguments(there, fed, scenario, warmup=warmup, latencies=file, sample_ms=sample_ms)
         done = device.run([*arguments, *_cap(memory_limit)], deadline_s=deadline_s, max_rss_bytes=MAX_RSS_BYTES)
         reply = parse(done, ScenarioReply, where)
+        real(reply, where)
         device.get(file, copy)
         raw = copy.read_bytes()
     samples = raw_samples(raw, where)
-    if len(samples.latency_ns) != reply.count or not reply.count:
+    if len(samples.latency_ns) != reply.count or not reply.count or min(samples.latency_ns) <= 0:
         raise DeviceError(f"ekrun sent {len(samples.latency_ns)} latencies of {reply.count} queries", where=where)
     return ScenarioRun(reply, samples.start_ns, samples.latency_ns, raw)
 
@@ -162,6 +174,12 @@ def layers(device: Device, runnable: Runnable, feeds: Feeds, runs: int, *, where
         copy = Path(here) / "profile.json"
         device.get(f"{folder}/profile.json", copy)
         return ort_layers(copy.read_bytes(), where)
+
+
+def real(reply: LoadReply, where: str) -> None:
+    """Nothing measured by an emulated ekrun is ever a figure, whoever asked for it. Raises DeviceError."""
+    if reply.emulated:
+        raise DeviceError("it is emulated: it has no latency and no memory", where=where)
 
 
 def _cap(memory_limit: int) -> list[str]:

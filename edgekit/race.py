@@ -13,8 +13,8 @@ from statistics import median
 
 from edgekit.core.stats import bootstrap_ratio_ci, median_ratio, runs_needed
 from edgekit.devices.base import Device
-from edgekit.errors import DeviceError, EdgekitError
-from edgekit.measure import placed
+from edgekit.errors import DeviceError, DiskFull, EdgekitError
+from edgekit.measure import placed, real
 from edgekit.process import Conversation
 from edgekit.runner.client import Feeds, RanReply, ReadyReply, Runnable, engine_arguments, parse_line
 
@@ -22,6 +22,7 @@ TWIN = "#twin"
 
 WARMUP = 5
 WARM_UP_MS = 20.0
+LONGEST_NS = 10**13  # three hours: an inference of that length is no latency
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class _Racer:
         n = max(1, min(500, round(turn_ms * 1e6 / self._typical_ns)))
         self.process.tell(f"go {n + 1}")
         reply = parse_line(self.process.answer(deadline_s=300.0), RanReply, self.name)
-        if len(reply.latencies_ns) != n + 1:
-            raise DeviceError(f"ekrun answered {len(reply.latencies_ns)} runs instead of {n + 1}", where=self.name)
+        if len(reply.latencies_ns) != n + 1 or not 0 < min(reply.latencies_ns) <= max(reply.latencies_ns) < LONGEST_NS:
+            raise DeviceError(f"ekrun answered with no latencies of {n + 1} runs", where=self.name)
         self.turns.append(reply.latencies_ns[1:])
         self._typical_ns = max(1.0, median(reply.latencies_ns[1:]))
 
@@ -159,10 +160,12 @@ def _race(
                     str(samples),
                 ]
                 process = stack.enter_context(device.talk([*arguments, "--warmup", str(WARMUP)]))
-                parse_line(process.answer(deadline_s=300.0), ReadyReply, name)
+                real(parse_line(process.answer(deadline_s=300.0), ReadyReply, name), name)
                 racer = _Racer(name, process)
                 racer.warm_up()
                 racers.append(racer)
+            except (DiskFull, DeviceError):  # of the device, not of the candidate
+                raise
             except EdgekitError as error:
                 dropped[name] = error
         _run_rounds(racers, heat, dropped, progress)
@@ -190,6 +193,8 @@ def _run_rounds(
         for racer in racers[shift:] + racers[:shift]:
             try:
                 racer.turn(budget.turn_ms)
+            except (DiskFull, DeviceError):
+                raise
             except EdgekitError as error:
                 dropped[racer.name] = error
         racers[:] = [r for r in racers if r.name not in dropped]

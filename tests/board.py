@@ -13,13 +13,23 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 from edgekit.core.types import Target
 from edgekit.devices.arm64_root import PACKAGES, cpuinfo, fetch_packages, find_libraries, make_root, write_sys
 from edgekit.devices.emulated import EmulatedDevice
 from edgekit.errors import ResourceLimit
 from edgekit.resources import load_target
 from edgekit.store import Cache
-from tests.sshd import Server, free_port, new_key, skip_or_fail, wait_for_banner, write_client
+from tests.sshd import (
+    Server,
+    boards_are_asked_for,
+    free_port,
+    new_key,
+    skip_or_fail,
+    wait_for_banner,
+    write_client,
+)
 
 QEMU = "qemu-aarch64-static"
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
@@ -48,6 +58,8 @@ def default_cache() -> Path:
 
 def require_board(qemu: str = QEMU) -> None:
     """Skip or fail, as `skip_or_fail`, where no program can be run emulated."""
+    if not boards_are_asked_for():
+        pytest.skip("boards are tested with EDGEKIT_REQUIRE_BOARD=1")
     reason = f"{qemu} is missing" if shutil.which(qemu) is None else _no_libraries() if qemu == QEMU else ""
     if reason:
         skip_or_fail(f"no emulated board: {reason}")

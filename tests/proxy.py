@@ -11,8 +11,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal
 
-Cut = Literal["close", "half", "stall"]
-Plan = Callable[[], tuple[int, Cut] | None]
+How = Literal["close", "half", "stall"]
+Plan = Callable[[], tuple[int, How] | None]
 
 BLOCK = 1 << 16
 
@@ -40,22 +40,17 @@ class Proxy:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._listener.close()
+        _end(self._listener)
         self.cut_all()
 
     def cut_all(self) -> None:
-        """Close every connection, half-open ones too."""
+        """End every connection, half-open ones too."""
         with self._lock:
-            sockets, self._open = self._open, []
-        for one in sockets:
-            _close(one)
-
-    def refuse(self) -> None:
-        """Accept no connection from now on."""
-        self._listener.close()
+            for one in self._open:
+                _end(one)
 
     def _serve(self) -> None:
-        with contextlib.suppress(OSError):
+        with self._listener, contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
                 threading.Thread(target=self._connect, args=(client,), daemon=True).start()
@@ -72,10 +67,17 @@ class Proxy:
         with self._lock:
             self.connections += 1
             self._open += [client, server]
-        threading.Thread(target=self._down, args=(server, client), daemon=True).start()
+        down = threading.Thread(target=self._down, args=(server, client), daemon=True)
+        down.start()
         self._up(client, server, plan)
+        down.join()
+        with self._lock:
+            # Here only, when no thread waits on them: a number closed under a waiting thread may be another connection's next.
+            for one in (client, server):
+                self._open.remove(one)
+                one.close()
 
-    def _up(self, client: socket.socket, server: socket.socket, plan: tuple[int, Cut] | None) -> None:
+    def _up(self, client: socket.socket, server: socket.socket, plan: tuple[int, How] | None) -> None:
         left, how = plan or (-1, "close")
         with contextlib.suppress(OSError):
             while left:
@@ -91,21 +93,21 @@ class Proxy:
                 self.cuts += 1
             if how == "stall":
                 return
-        _close(client)
+        _end(client)
         if left or how == "close":
-            _close(server)
+            _end(server)
 
     def _down(self, server: socket.socket, client: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while block := server.recv(BLOCK):
-                client.sendall(block)
-                with self._lock:
-                    self.down += len(block)
-        _close(client)
+                with contextlib.suppress(OSError):  # the client's side may be cut while the server's stays open
+                    client.sendall(block)
+                    with self._lock:
+                        self.down += len(block)
+        _end(client)
 
 
-def _close(one: socket.socket) -> None:
+def _end(one: socket.socket) -> None:
     """End both directions at once, also for a thread that waits in recv."""
     with contextlib.suppress(OSError):
         one.shutdown(socket.SHUT_RDWR)
-    one.close()

@@ -63,7 +63,7 @@ def test_predictions_are_marked_everywhere_and_no_host_latency_is_the_targets(de
     assert all(o.measurement is None for o in run.outcomes), "an x86 latency has no place in an ARM run"
     assert all(o.prediction is not None for o in run.outcomes if o.blocked is None)
     assert "figures of cpu-arm by the cost model, not measured" in demo[1].out
-    assert any(step.endswith("edgekit demo --target host") for step in run.next_steps)
+    assert any(step.endswith("--target cpu-arm --device ssh://USER@BOARD") for step in run.next_steps)
 
 
 def test_int8_is_not_chosen_by_prediction_without_dot_product(demo: tuple[Path, Ended]) -> None:

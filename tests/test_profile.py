@@ -256,6 +256,31 @@ def left_behind(server: Server) -> set[str]:
     return found | {server.processes()[pid] for pid in server.running("ekrun")}
 
 
+def test_a_target_that_the_device_is_not(edgekit: Cli, sshd: Server, tmp_path: Path) -> None:
+    """Another architecture is refused; another machine of the same one measures, and its figures are not the target's."""
+    words = (
+        "optimize",
+        MODEL,
+        "--samples",
+        "8",
+        "--threads",
+        "1",
+        *there(sshd),
+        "--forbid",
+        "openvino",
+        "-o",
+        tmp_path / "run",
+    )
+    ended = with_config(edgekit, sshd, *words, "--target", "raspberry-pi-4", "--json")
+    assert "is aarch64" in done(ended, 5).error
+    shown = done(with_config(edgekit, sshd, *words, "--target", "cpu-x86")).out
+    found = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert found["target_origin"] == "predicted"
+    assert {o["measurement"]["origin"] for o in found["outcomes"] if o["measurement"]} == {"host"}
+    assert f"{sshd.url()} is not cpu-x86" in " ".join(shown.split())
+    assert "ssh://USER@BOARD" not in shown
+
+
 # ----------------------------------------------------------------------------------------------------- the aarch64 boards
 
 

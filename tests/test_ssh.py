@@ -110,7 +110,7 @@ def test_an_upload_cut_at_random_bytes_arrives_exactly(server: Server, tmp_path:
         proxy.cut_all()
         there = device.put({"file": file})
         proxy.plan = lambda: None
-        assert proxy.cuts >= 2
+        assert proxy.cuts >= 2, (proxy.cuts, proxy.connections, proxy.up)
         device.get(f"{there}/file", tmp_path / "back")
         assert (tmp_path / "back").read_bytes() == file.read_bytes()
         device.clean()
@@ -121,7 +121,7 @@ def test_an_upload_is_taken_up_by_the_next_edgekit(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first dies within the upload with its link half open: its writer is ended, its bytes are kept."""
-    monkeypatch.setattr("edgekit.devices.ssh.LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr("edgekit.devices.feed.LONGEST_PAUSE_S", 0.1)
     file = noise(tmp_path / "file", 8_000_000)
     with Proxy(server.port) as proxy:
         first = opened(server, proxy.port)

@@ -88,8 +88,9 @@ def progress_line(quiet: bool) -> Iterator[Callable[[str], None]]:
     stages: set[str] = set()
 
     def once(text: str) -> None:
-        if text not in stages and not text.startswith("round "):
-            stages.add(text)
+        stage = text.partition(":")[0]  # what follows counts up
+        if stage not in stages and not text.startswith("round "):
+            stages.add(stage)
             console.print(f"  {clean(text)}", soft_wrap=True)
 
     yield once

@@ -77,8 +77,11 @@ def probe(
     context: click.Context, device: str, write: bool, name: str | None, sysroot: str | None, as_json: bool
 ) -> None:
     """What DEVICE is: board, cores, ISA, memory, kernel, C library, limits, heat; and which target it matches."""
+    from edgekit.errors import UsageError
     from edgekit.flow.probe import probe as look
 
+    if name is not None and not write:
+        raise UsageError("names the target that --write makes", where="--name", next_step="add --write")
     with progress_line(quiet=as_json) as progress:
         found = look(device, reach(context, sysroot), cache_root(context), Path.cwd(), progress, write, name)
     if as_json:

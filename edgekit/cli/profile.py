@@ -16,6 +16,7 @@ from edgekit.cli.common import (
     sysroot_option,
 )
 
+SUSTAIN_AT_LEAST_S = 120.0
 KINDS = ("single-stream", "multi-stream", "server", "offline", "fixed-rate")
 
 
@@ -68,7 +69,7 @@ def profile(context: click.Context, /, subject: str, device: str, as_json: bool,
     data, out, offline = given.pop("data"), given.pop("out"), given["offline"]
     there = reach(context, given.pop("sysroot"), offline)
     options = Options(shapes=dict(map(parse_shape, given.pop("shapes"))), threads=given.pop("threads") or 0, **given)
-    folder = Path(out) if out else default_profile_folder(Path(subject).stem, device, scenario)
+    folder = Path(out) if out else default_profile_folder(Path(subject), device, scenario)
     with progress_line(quiet=as_json) as progress:
         found = measure(
             subject,
@@ -91,8 +92,12 @@ def profile(context: click.Context, /, subject: str, device: str, as_json: bool,
 
         print_profile(Console(), found, str(folder))
     figures = found.figures
-    if require and (figures is None or figures.trust.verdict != "trusted"):
-        reason = f"{figures.trust.verdict}: {figures.trust.reason}" if figures else "nothing was timed"
+    if require and _verdict(found) == 0 and (figures is None or figures.trust.verdict != "trusted"):
+        reason = (
+            f"{figures.trust.verdict}: {figures.trust.reason}"
+            if figures
+            else "an emulated device has no figures to trust"
+        )
         raise Untrustworthy(
             reason, where=device, next_step="mend what disturbs it, or measure without --require-trusted"
         )
@@ -113,6 +118,8 @@ def _scenario(given: dict[str, Any]) -> Any:
     duration, sustain = given.pop("duration"), given.pop("sustain")
     if duration and sustain:
         raise UsageError("--duration and --sustain say the same thing", next_step="give one of them")
+    if sustain and parse_duration(sustain, "--sustain") < SUSTAIN_AT_LEAST_S:
+        raise UsageError("the last minute can't be set against the first in less than 2m", where="--sustain")
     asked = sustain or duration
     flag = "--sustain" if sustain else "--duration"
     runs = given.pop("min_runs") or 0

@@ -71,12 +71,16 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The outputs of one artifact on two machines: samples equal bit for bit, decisions taken from them, and those that flipped."""
+    """The outputs of one artifact on two machines: samples equal bit for bit, decisions taken from them, and those that flipped.
+
+    `nonfinite` counts values that are finite on this host only; `max_abs_diff` is of the finite ones.
+    """
 
     samples: int
     identical: int
     decisions: int
     flipped: int
+    nonfinite: int
     max_abs_diff: float
 
 

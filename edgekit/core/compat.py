@@ -177,7 +177,7 @@ def _ram(needs: Needs, facts: FactSheet) -> Refusal | None:
 
 def _disk(needs: Needs, facts: FactSheet) -> Refusal | None:
     disk = facts.disk
-    if disk is None:
+    if disk is None or not needs.disk_bytes:
         return None
     if disk.noexec:
         return Refusal(f"the file system of {disk.path} refuses programs (noexec)", "name another folder in the URL")

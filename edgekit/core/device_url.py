@@ -69,7 +69,7 @@ def _wrong(text: str, what: str, next_step: str = f"write {GRAMMAR}") -> UsageEr
 
 def _target(text: str, target: str) -> str:
     if not is_target_name(target):
-        raise _wrong(text, "names no target after the colon", "see `edgekit target list`")
+        raise _wrong(text, "names no target after the colon", "see `edgekit targets list`")
     return target
 
 

@@ -5,7 +5,7 @@
 - a failure of the link is a DeviceError; how ekrun itself ended is in what `run` returns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -46,6 +46,9 @@ class Device(Protocol):
 
         Verified by digest. Raises DeviceError when the link fails, DiskFull when the device has no room.
         """
+
+    def lacking(self, files: Iterable[Path]) -> int:
+        """How many bytes of `files` would have to be sent. Raises DeviceError when the link fails."""
 
     def get(self, path: str, to: Path) -> None:
         """Bring the device's file `path` to `to`, complete or absent. Raises DeviceError."""

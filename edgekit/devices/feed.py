@@ -16,8 +16,9 @@ BLOCK_BYTES = 1 << 15  # what an SSH packet takes
 IDLE_S = 60.0  # an upload that moves nothing for so long is stuck
 LEAST_LEAD_BYTES, MOST_LEAD_BYTES = 1 << 17, 1 << 22
 GAIN = 1.5  # above 1, so that the lead grows until the link, not the lead, is what bounds the rate
-
 RATE_OVER_ANSWERS = 16
+RETRIES = 6  # without progress
+LONGEST_PAUSE_S = 4.0
 
 
 class Window:
@@ -85,3 +86,38 @@ def feed(stream: BinaryIO, writer: Lines, meter: Lines, progress: Callable[[int]
             moved = time.monotonic()
         elif time.monotonic() - moved > IDLE_S:
             raise Cut(f"the board wrote nothing for {IDLE_S:.0f} s")
+
+
+class Patience:
+    """Tries again after a cut, for as long as tries bring the upload on."""
+
+    def __init__(self) -> None:
+        self._arrived = -1
+        self._in_vain = 0
+
+    def saw(self, arrived: int) -> None:
+        """So many bytes are on the board."""
+        if arrived > self._arrived:
+            self._arrived, self._in_vain = arrived, 0
+
+    def after(self, cut: Cut) -> None:
+        """Wait before the next try; raises `cut` when there should be none."""
+        self._in_vain += 1
+        if self._in_vain > RETRIES:
+            raise cut
+        if self._in_vain > 1:
+            time.sleep(min(LONGEST_PAUSE_S, 0.1 * 2**self._in_vain))
+
+
+class Progress:
+    """Says how far a transfer is, once a second."""
+
+    def __init__(self, say: Callable[[str], None], name: str, total: int) -> None:
+        self._say, self._name, self._total = say, name, total
+        self._last = time.monotonic()
+
+    def at(self, done: int) -> None:
+        """`done` bytes have left."""
+        if time.monotonic() - self._last >= 1.0:
+            self._last = time.monotonic()
+            self._say(f"sending {self._name}: {done >> 20} of {self._total >> 20} MiB")

@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edgekit.process import Completed, Conversation, run
@@ -47,6 +47,10 @@ class LocalDevice:
         for name, path in files.items():
             link_or_copy(path, Path(folder) / name)
         return folder
+
+    def lacking(self, files: Iterable[Path]) -> int:
+        """Nothing has to be sent here."""
+        return 0
 
     def get(self, path: str, to: Path) -> None:
         """Link or copy the file to `to`. Raises DiskFull."""

@@ -11,15 +11,14 @@ import itertools
 import re
 import secrets
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from edgekit.core.device_url import DeviceUrl
 from edgekit.devices import board
-from edgekit.devices.feed import IDLE_S, feed
+from edgekit.devices.feed import IDLE_S, Patience, Progress, feed
 from edgekit.devices.openssh import Cut, Lines, Link, last_line, rubbish
 from edgekit.errors import Busy, DeviceError, DiskFull, EdgekitError, InternalError, ResourceLimit, TargetIncompatible
 from edgekit.process import Completed
@@ -30,8 +29,6 @@ ARCHITECTURES = ("x86_64", "aarch64")
 EKRUN = "ekrun"
 SCRIPT_DEADLINE_S = 60.0
 SLOWEST_DISK_BYTES_S = 2e6  # the board hashes and copies at least so fast
-RETRIES = 6  # without progress
-LONGEST_PAUSE_S = 4.0
 MAX_GET_BYTES = 2 << 30
 MAX_BOARD_LINES = 50
 
@@ -123,7 +120,7 @@ class SshDevice:
         """The board's folder that holds `files` by their names. Raises DeviceError, DiskFull."""
         digests = {_plain(name): self._digest(path) for name, path in files.items()}
         key = hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
-        patience = _Patience()
+        patience = Patience()
         while not (self._link.up and key in self._sets):
             try:
                 self._ensure()
@@ -134,6 +131,12 @@ class SshDevice:
                     raise
                 patience.after(cut)
         return f"{self._board.folder}/sets/{key}"
+
+    def lacking(self, files: Iterable[Path]) -> int:
+        """Bytes of `files` that the board has not. Raises DeviceError."""
+        self._ensure()
+        sizes = {self._digest(path): path.stat().st_size for path in files}
+        return _missing(sizes, self._query({d: size for d, size in sizes.items() if d not in self._stored}))
 
     def get(self, path: str, to: Path) -> None:
         """Bring the board's file `path` to `to`, its digest verified, complete or absent. Raises DeviceError, DiskFull."""
@@ -312,17 +315,14 @@ class SshDevice:
                 self._digests[key] = sha256_file(path)
         return self._digests[key]
 
-    def _send_missing(self, sources: Mapping[str, Path], patience: "_Patience") -> None:
+    def _send_missing(self, sources: Mapping[str, Path], patience: Patience) -> None:
         """Send what the board lacks of `sources`, by digest."""
         asked = [digest for digest in sources if digest not in self._stored]
         if not asked:
             return
         sizes = {digest: sources[digest].stat().st_size for digest in asked}
-        deadline_s = SCRIPT_DEADLINE_S + sum(sizes.values()) / SLOWEST_DISK_BYTES_S
-        lack = board.parse_query(self._checked(board.QUERY, asked, deadline_s=deadline_s).stdout, asked)
-        if lack is None:
-            raise rubbish(self._url, "does not answer as a shell does")
-        missing = sum(max(0, sizes[digest] - offset) for digest, offset in lack.offsets.items())
+        lack = self._query(sizes)
+        missing = _missing(sizes, lack)
         patience.saw(sum(sizes.values()) - missing)
         if lack.free_bytes is not None and missing > lack.free_bytes:
             what = f"the board has {lack.free_bytes >> 20} MiB free, and {missing >> 20} MiB must go there"
@@ -330,6 +330,15 @@ class SshDevice:
         for digest, offset in lack.offsets.items():
             self._send(digest, sources[digest], offset)
         self._stored.update(asked)
+
+    def _query(self, sizes: Mapping[str, int]) -> board.Lack:
+        """Which of the files, by digest, the board has not, and how far each has come."""
+        deadline_s = SCRIPT_DEADLINE_S + sum(sizes.values()) / SLOWEST_DISK_BYTES_S
+        asked = list(sizes)
+        lack = board.parse_query(self._checked(board.QUERY, asked, deadline_s=deadline_s).stdout, asked)
+        if lack is None:
+            raise rubbish(self._url, "does not answer as a shell does")
+        return lack
 
     def _send(self, digest: str, path: Path, offset: int) -> None:
         """Send a file from `offset` on, and once more from its start if it arrived damaged."""
@@ -355,7 +364,7 @@ class SshDevice:
         with self._link.session(script, marker) as lines, path.open("rb") as stream:
             stream.seek(offset)
             with self._link.session(meter_script, meter_marker) as meter:
-                feed(stream, lines, meter, _Progress(self._say, path.name, size).at)
+                feed(stream, lines, meter, Progress(self._say, path.name, size).at)
             lines.end_input()
             try:
                 return lines.answer(SCRIPT_DEADLINE_S + size / SLOWEST_DISK_BYTES_S), lines.stderr()
@@ -399,39 +408,8 @@ class SshDevice:
         raise rubbish(self._url, "does not answer as a shell does")
 
 
-class _Patience:
-    """Tries again after a cut, for as long as tries bring the upload on."""
-
-    def __init__(self) -> None:
-        self._arrived = -1
-        self._in_vain = 0
-
-    def saw(self, arrived: int) -> None:
-        """So many bytes are on the board."""
-        if arrived > self._arrived:
-            self._arrived, self._in_vain = arrived, 0
-
-    def after(self, cut: Cut) -> None:
-        """Wait before the next try; raises `cut` when there should be none."""
-        self._in_vain += 1
-        if self._in_vain > RETRIES:
-            raise cut
-        if self._in_vain > 1:
-            time.sleep(min(LONGEST_PAUSE_S, 0.1 * 2**self._in_vain))
-
-
-class _Progress:
-    """Says how far a transfer is, once a second."""
-
-    def __init__(self, say: Callable[[str], None], name: str, total: int) -> None:
-        self._say, self._name, self._total = say, name, total
-        self._last = time.monotonic()
-
-    def at(self, done: int) -> None:
-        """`done` bytes have left."""
-        if time.monotonic() - self._last >= 1.0:
-            self._last = time.monotonic()
-            self._say(f"sending {self._name}: {done >> 20} of {self._total >> 20} MiB")
+def _missing(sizes: Mapping[str, int], lack: board.Lack) -> int:
+    return sum(max(0, sizes[digest] - offset) for digest, offset in lack.offsets.items())
 
 
 def _marker() -> str:

@@ -13,7 +13,7 @@ from edgekit.core.results import Measurement, Origin, Outcome, Verdict, VerdictC
 from edgekit.core.run import Noise
 from edgekit.core.stats import latency_stats, runs_needed
 from edgekit.core.types import ModelInfo, Requirements, Target
-from edgekit.errors import EdgekitError
+from edgekit.errors import DeviceError, DiskFull, EdgekitError
 from edgekit.flow.workshop import SELECTION, Made, Materials, Workshop
 from edgekit.measure import CleanBench, clean_bench
 from edgekit.race import Budget, RaceResult, race
@@ -53,6 +53,8 @@ def measure_all(
     for name, entrant in entrants.items():
         try:
             benches[name] = _bench(shop, job, name, entrant)
+        except (DiskFull, DeviceError):  # of the device, not of the candidate
+            raise
         except EdgekitError as error:
             if name == REFERENCE:
                 raise

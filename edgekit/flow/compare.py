@@ -8,12 +8,12 @@ from pathlib import Path
 from edgekit.core.compare import FEWEST_ROUNDS
 from edgekit.core.compare import compare as judge
 from edgekit.core.compare_run import COMPARE_SCHEMA, CompareRun, Side
-from edgekit.core.device_url import LOCAL
+from edgekit.core.device_url import EMULATED, LOCAL
 from edgekit.core.facts import FactSheet
 from edgekit.core.recipes import REFERENCE
 from edgekit.devices.local import LocalDevice
 from edgekit.errors import InputRejected, TargetIncompatible
-from edgekit.flow.devices import Reach, opened
+from edgekit.flow.devices import Reach, find_url, opened
 from edgekit.flow.gate import engines_for, pass_gate
 from edgekit.flow.materials import Options
 from edgekit.flow.subject import Subject, find_subject
@@ -25,7 +25,7 @@ from edgekit.store import Cache, default_cache
 
 TURN_MS = 50.0
 BENCH_SAMPLES = 8
-NO_END = 1 << 60  # the time decides, not a number of runs
+NO_END = 1_000_000  # runs a side: the time decides
 A, B = "a", "b"
 
 DEFAULT_REACH = Reach()
@@ -62,10 +62,16 @@ def compare(
     latency, and InputRejected when the inputs differ.
     """
     cwd = Path.cwd()
+    for source in (a, b):
+        if not Path(source).exists():
+            raise InputRejected("is not there", where=str(source))
     samples = find_data(str(data), cwd) if data is not None else None
     store = Cache(cache or default_cache())
     with store.scratch() as scratch, contextlib.ExitStack() as stack:
-        there = None if device == LOCAL else stack.enter_context(opened(device, reach, store.root, cwd, progress))
+        url = find_url(device, reach)
+        if url.kind == EMULATED:
+            raise TargetIncompatible("an emulated device has no latency to compare", where=device)
+        there = None if url.kind == LOCAL else stack.enter_context(opened(device, reach, store.root, cwd, progress))
         shop = Workshop(store, scratch, LocalDevice(scratch), progress, device=there, offline=options.offline)
         sheet = fact_sheet(shop.device)
         if sheet.emulated:

@@ -45,7 +45,15 @@ class Trial:
         if self.ground is None:
             return None, ""
         macs = self.job.info.macs
-        proof = prove(self.shop, self.judge, self.job.materials, name, self.made[name], self.ground, macs)
+        try:
+            proof = prove(self.shop, self.judge, self.job.materials, name, self.made[name], self.ground, macs)
+        except DiskFull:
+            raise
+        except EdgekitError as error:
+            if self.ground.asked and (name == REFERENCE or isinstance(error, DeviceError)):
+                raise
+            told = f"{self.ground.device.name}: {error}"
+            return f"not proven on {told}", f"does not run on {told}" if self.ground.asked else ""
         return proof, "" if isinstance(proof, str) else fault_in(proof, self.job.requirements.max_drop)
 
 
@@ -67,14 +75,14 @@ def decide(
         name = choice.chosen
         try:
             evaluation, reason = trial.evaluation(name, strict=look > 1)
-            proof, flaw = trial.proof(name) if not reason or name == REFERENCE else (None, "")
-        except (DiskFull, DeviceError):
+        except DiskFull:
             raise
         except EdgekitError as error:
             if name == REFERENCE:
                 raise
             excluded[name] = f"does not run on the evaluation data: {error}"
             continue
+        proof, flaw = trial.proof(name) if not reason or name == REFERENCE else (None, "")
         if name == REFERENCE or not (reason or flaw):
             return choice, evaluation, proof
         excluded[name] = (

@@ -47,7 +47,8 @@ def pass_gate(shop: Workshop, sheet: FactSheet, model: ModelInfo, made: Made) ->
     program = ekrun_path(library.arch)
     floor = _floors((program, *library.files))
     reads_onnx = library.engine == ONNXRUNTIME
-    files = sum(path.stat().st_size for path in (program, *library.files))
+    files = [made.folder / file.path for file in made.artifact.files]
+    lacking = shop.device.lacking([program, *library.files, *files])
     return admit(
         Needs(
             arch=library.arch,
@@ -57,7 +58,7 @@ def pass_gate(shop: Workshop, sheet: FactSheet, model: ModelInfo, made: Made) ->
             glibc=floor.glibc,
             glibcxx=floor.glibcxx,
             ram_bytes=model.weight_bytes + model.peak_activation_bytes,
-            disk_bytes=made.artifact.size_bytes + files,
+            disk_bytes=lacking,
             opset=model.opset if reads_onnx else None,
             ir_version=model.ir_version if reads_onnx else None,
         ),

@@ -42,8 +42,7 @@ class Judge:
         if ":" in data.metric:  # the user's own code may change between two runs
             return self._score(made, split, where)
         key = {
-            "made": _alone(made),
-            "reference": _alone(self._reference),
+            **self.key(made),
             "split": [split, data.splits[split].sha256],
             "metric": data.metric,
             "state": data.state,
@@ -51,6 +50,10 @@ class Judge:
         }
         _, accuracy = self._shop.remembered("accuracy", key, Accuracy, lambda _: self._score(made, split, where))
         return accuracy
+
+    def key(self, made: Made) -> dict[str, Any]:
+        """What the answers and their score depend on, apart from the samples: the artifact and the reference."""
+        return {"made": _alone(made), "reference": _alone(self._reference)}
 
     def _score(self, made: Made, split: str, where: str) -> Accuracy:
         reference = self._reference_outputs(split)

@@ -11,26 +11,25 @@ from edgekit import sandbox
 from edgekit.core.accuracy import Accuracy
 from edgekit.core.cost import fastest_cluster
 from edgekit.core.device_url import LOCAL
-from edgekit.core.facts import DeviceFacts, FactSheet
+from edgekit.core.facts import DeviceFacts
 from edgekit.core.plan import Facts, Plan, make_plan
 from edgekit.core.recipes import REFERENCE
-from edgekit.core.results import Choice, Origin, Outcome
+from edgekit.core.results import Choice, Origin, Outcome, Proof
 from edgekit.core.run import RUN_SCHEMA, Noise, Run
-from edgekit.core.targets import HOST, host_matches
-from edgekit.core.types import Requirements, Target
-from edgekit.devices.emulated import EmulatedDevice
+from edgekit.core.targets import HOST
+from edgekit.core.types import Requirements
 from edgekit.devices.local import LocalDevice
+from edgekit.flow.aim import Aim, take_aim
 from edgekit.flow.build import build_all, refusals
 from edgekit.flow.clock import Job, measure_all
 from edgekit.flow.decide import Trial, decide
-from edgekit.flow.devices import Reach, opened
-from edgekit.flow.gate import engines_for, gate_all
+from edgekit.flow.devices import Reach, find_url, opened
+from edgekit.flow.gate import gate_all
 from edgekit.flow.judge import Judge, judge_all
 from edgekit.flow.materials import Options, gather
-from edgekit.flow.prove import Ground, emulated_ground
-from edgekit.flow.targets import find_target
+from edgekit.flow.prove import Ground, emulated_ground, fault_in
 from edgekit.flow.workshop import SELECTION, Made, Materials, Progress, Workshop, builder_versions, copy_artifact
-from edgekit.measure import device_facts, fact_sheet
+from edgekit.measure import device_facts
 from edgekit.resources import find_data
 from edgekit.store import (
     RUN_FILE,
@@ -83,55 +82,47 @@ def optimize(
     check_result_folder(out)
     store = Cache(cache or default_cache())
     with store.scratch() as scratch, contextlib.ExitStack() as stack:
-        ground = _given_ground(stack, device, reach, store, cwd, progress)
-        measuring = ground.device if ground and not ground.emulated else None
+        host = LocalDevice(scratch)
+        given = _given(stack, device, reach, store, cwd, progress)
+        aim = take_aim(target, given, device_facts(host), cwd)
         shop = Workshop(
-            store,
-            scratch,
-            LocalDevice(scratch),
-            progress,
-            device=measuring,
-            offline=options.offline,
-            fresh=options.fresh,
+            store, scratch, host, progress, device=aim.measuring, offline=options.offline, fresh=options.fresh
         )
-        sheet = fact_sheet(ground.device) if ground else None
-        wanted = _wanted(target, ground, shop.facts, cwd)
-        if sheet is not None:
-            wanted = _with_engines_of(sheet, wanted)
-        origin = _origin(wanted, ground, shop.facts)
         info, materials = gather(shop, model, source, options)
-        info = replace(info, refusals=refusals(wanted.engines, materials.model, progress))
-        threads = options.threads or _threads(wanted, origin, shop.facts)
-        plan = make_plan(info, wanted, requirements, _planning_facts(shop.host_facts, materials, threads))
+        info = replace(info, refusals=refusals(aim.target.engines, materials.model, progress))
+        threads = options.threads or _threads(aim, shop.facts)
+        plan = make_plan(info, aim.target, requirements, _planning_facts(shop.host_facts, materials, threads))
         made, outcomes = build_all(shop, plan, materials, info)
-        if measuring is not None and sheet is not None:
-            outcomes = gate_all(shop, sheet, info, made, outcomes)
+        if aim.measuring is not None and aim.sheet is not None:
+            outcomes = gate_all(shop, aim.sheet, info, made, outcomes)
         judge = Judge(shop, materials, made[REFERENCE], cwd)
         outcomes = judge_all(judge, shop, made, outcomes, SELECTION)
-        job = Job(info, materials, wanted, origin, requirements)
+        job = Job(info, materials, aim.target, aim.origin, requirements)
         outcomes, noise = measure_all(shop, job, made, outcomes)
-        missing = ""
-        if ground is None:
-            ground, missing = stack.enter_context(emulated_ground(wanted, origin, shop))
-        trial = Trial(shop, judge, job, made, ground)
-        choice, evaluation, proof = decide(trial, outcomes, noise)
-        steps = _next_steps(choice, job, command or _command(model, data, options))
+        ground, missing = (given, "") if given else stack.enter_context(emulated_ground(aim.target, aim.origin, shop))
+        choice, evaluation, proof = decide(Trial(shop, judge, job, made, ground), outcomes, noise)
+        steps = _next_steps(choice, job, command or _command(model, data, options), device)
         run = _record(shop, job, model.name, threads, plan, outcomes, noise, choice, evaluation, steps)
-        missing = proof if isinstance(proof, str) else missing
-        run = replace(
-            run, proof=None if isinstance(proof, str) else proof, notices=(*run.notices, *filter(None, [missing]))
-        )
-        return _keep(run, made, out)
+        return _keep(_with_proof(run, proof or missing, aim.notices), made, out)
 
 
-def _given_ground(
+def _given(
     stack: contextlib.ExitStack, device: str, reach: Reach, store: Cache, cwd: Path, progress: Progress
 ) -> Ground | None:
     """The device that was asked for, open as long as `stack`; None for this machine."""
-    if device == LOCAL:
+    if find_url(device, reach).kind == LOCAL:
         return None
     found = stack.enter_context(opened(device, reach, store.root, cwd, progress))
     return Ground(found, device_facts(found))
+
+
+def _with_proof(run: Run, proof: Proof | str, notices: tuple[str, ...]) -> Run:
+    """The run with its proof, or with why there is none; the reference is kept whatever it answers, and said so."""
+    if isinstance(proof, str):
+        return replace(run, notices=(*run.notices, *notices, *([proof] if proof else [])))
+    flaw = fault_in(proof, run.requirements.max_drop)
+    said = (f"its answers do not hold: {flaw}",) if flaw else ()
+    return replace(run, proof=proof, notices=(*run.notices, *notices, *said))
 
 
 def _record(
@@ -172,33 +163,8 @@ def _record(
     )
 
 
-def _wanted(name: str, ground: Ground | None, facts: DeviceFacts, cwd: Path) -> Target:
-    """The target by its name; `host` is the device that was given: the board an emulator stands for, or a machine by its facts."""
-    if name != HOST or ground is None:
-        return find_target(name, facts, cwd)
-    if isinstance(ground.device, EmulatedDevice):
-        return ground.device.target
-    summary = f"{ground.device.name}: {ground.facts.cpu_model or ground.facts.arch}"
-    return replace(find_target(HOST, ground.facts, cwd), name=ground.device.name, summary=summary)
-
-
-def _with_engines_of(sheet: FactSheet, target: Target) -> Target:
-    """The target with the newest engines that the device's own C library admits, among those the target allows."""
-    there = engines_for(sheet, target.name)
-    return replace(target, engines={engine: there[engine] for engine in target.engines if engine in there})
-
-
-def _origin(target: Target, ground: Ground | None, facts: DeviceFacts) -> Origin:
-    """TARGET when what is measured is the target: the device given for it, or this machine, by its own facts."""
-    if ground is not None and ground.emulated:
-        return Origin.PREDICTED
-    if ground is not None and target.name == ground.device.name:
-        return Origin.TARGET
-    return Origin.PREDICTED if host_matches(target, facts) else Origin.TARGET
-
-
-def _threads(target: Target, origin: Origin, facts: DeviceFacts) -> int:
-    return facts.usable_threads if origin is Origin.TARGET else fastest_cluster(target).cores
+def _threads(aim: Aim, facts: DeviceFacts) -> int:
+    return facts.usable_threads if aim.origin is Origin.TARGET else fastest_cluster(aim.target).cores
 
 
 def _planning_facts(facts: DeviceFacts, materials: Materials, threads: int) -> Facts:
@@ -216,14 +182,15 @@ def _command(model: Path, data: str | Path | None, options: Options) -> str:
     return shlex.join([*words, *(["--data", str(data)] if data is not None else [])])
 
 
-def _next_steps(choice: Choice, job: Job, command: str) -> tuple[str, ...]:
+def _next_steps(choice: Choice, job: Job, command: str, device: str) -> tuple[str, ...]:
     steps = []
+    there = f"--target {job.target.name}" if device == LOCAL else f"--device {shlex.quote(device)}"
     if choice.chosen is None:
         steps.append("relax what the nearest candidate lacks, or give more samples where the interval is too wide")
-    if job.origin is not Origin.TARGET:
-        steps.append(f"measure instead of predicting: {command} --target {job.target.name} --device ssh://USER@BOARD")
+    if job.origin is not Origin.TARGET and device == LOCAL:
+        steps.append(f"measure instead of predicting: {command} {there} --device ssh://USER@BOARD")
     if job.materials.data.synthetic:
-        steps.append(f"add int8 with your own samples: {command} --target {job.target.name} --data FOLDER")
+        steps.append(f"add int8 with your own samples: {command} {there} --data FOLDER")
     return tuple(steps)
 
 

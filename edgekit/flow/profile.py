@@ -14,9 +14,10 @@ from edgekit.core.profile_run import PROFILE_SCHEMA, Figures, MemoryVerdict, Pro
 from edgekit.core.recipes import REFERENCE
 from edgekit.core.results import Memory, Proof
 from edgekit.core.trust import judge as judge_trust
+from edgekit.devices.emulated import EmulatedDevice
 from edgekit.devices.local import LocalDevice
-from edgekit.errors import EdgekitError, ResourceLimit, UsageError
-from edgekit.flow.devices import Reach, opened
+from edgekit.errors import DeviceError, DiskFull, EdgekitError, OutOfMemory, UsageError
+from edgekit.flow.devices import Reach, find_url, opened
 from edgekit.flow.gate import engines_for, pass_gate
 from edgekit.flow.judge import Judge
 from edgekit.flow.materials import Options
@@ -61,9 +62,9 @@ class Wish:
 DEFAULT_WISH = Wish()
 
 
-def default_profile_folder(subject: str, device: str, scenario: Scenario) -> Path:
+def default_profile_folder(subject: Path, device: str, scenario: Scenario) -> Path:
     """Where a profile is left when nothing else is asked."""
-    return Path("edgekit-runs") / f"profile-{safe_name(subject)}-{safe_name(device)}-{scenario.kind}"
+    return Path("edgekit-runs") / f"profile-{safe_name(subject.absolute().stem)}-{safe_name(device)}-{scenario.kind}"
 
 
 def profile(
@@ -85,18 +86,24 @@ def profile(
     the device does not admit it, DeviceError when the device fails, InputRejected and UsageError for what was given.
     """
     source = Path(subject)
-    out = Path(out) if out else default_profile_folder(source.stem, device, scenario)
+    out = Path(out) if out else default_profile_folder(source, device, scenario)
     cwd = Path.cwd()
     check_result_folder(out, PROFILE)
     samples = find_data(str(data), cwd) if data is not None else None
     store = Cache(cache or default_cache())
     with store.scratch() as scratch, contextlib.ExitStack() as stack:
-        there = None if device == LOCAL else stack.enter_context(opened(device, reach, store.root, cwd, progress))
+        here = find_url(device, reach).kind == LOCAL
+        there = None if here else stack.enter_context(opened(device, reach, store.root, cwd, progress))
         shop = Workshop(store, scratch, LocalDevice(scratch), progress, device=there, offline=options.offline)
         sheet = fact_sheet(shop.device)
         if sheet.emulated and wish.memory_limit_bytes:
             raise UsageError("an emulated device proves nothing of memory", where="--memory-limit")
-        found = find_subject(shop, source, samples, engines_for(sheet, shop.device.name), wish.recipe, options)
+        engines = (
+            shop.device.target.engines
+            if isinstance(shop.device, EmulatedDevice)
+            else engines_for(sheet, shop.device.name)
+        )
+        found = find_subject(shop, source, samples, engines, wish.recipe, options)
         work = _Work(shop, found, sheet, scenario, wish)
         record, latencies = work.run(cwd)
         with filling_result(out, PROFILE) as draft:
@@ -120,16 +127,17 @@ class _Work:
     def run(self, cwd: Path) -> tuple[Profile, bytes | None]:
         """The record, and the file of raw samples, None where nothing may be timed."""
         notices = pass_gate(self.shop, self.sheet, self.found.info, self.found.made)
-        runnable = self.shop.on(self.sheet.arch, self.found.made)
-        answers, missing = self._answers(cwd)
-        record = self._record(answers, (*notices, *missing))
+        record, raw = self._record(notices), None
         if self.sheet.emulated:
             note = f"{self.shop.device.name} is emulated: it has no latency, no throughput and no memory of its own"
-            return replace(record, notices=(*record.notices, note)), None
-        return self._timed(record, runnable)
+            record = replace(record, notices=(*record.notices, note))
+        else:  # timed first: the first process after the files were brought is the coldest there will be
+            record, raw = self._timed(record, self.shop.on(self.sheet.arch, self.found.made))
+        answers, missing = self._answers(cwd)
+        return replace(record, answers=answers, notices=(*record.notices, *missing)), raw
 
     def _answers(self, cwd: Path) -> tuple[Proof | None, Sequence[str]]:
-        """The device's answers against this host's; on this host itself there is nothing to compare."""
+        """The device's answers against this host's of the same artifact; on this host itself there is nothing to compare."""
         if self.shop.device is self.shop.host:
             return None, ()
         made, materials = self.found.made, self.found.materials
@@ -142,7 +150,7 @@ class _Work:
         shop, name = self.shop, self.found.candidate.name
         cap = self.wish.memory_limit_bytes
         try:
-            shop.progress("loading, cold and warm")
+            shop.progress("loading, twice")
             cold = clean_bench(shop.device, runnable, self.feeds, where=name, samples=BENCH_SAMPLES, memory_limit=cap)
             warm = clean_bench(shop.device, runnable, self.feeds, where=name, samples=BENCH_SAMPLES, memory_limit=cap)
             shop.progress(f"{self.scenario.kind}, {_length(self.scenario)}")
@@ -154,9 +162,10 @@ class _Work:
                 where=name,
                 warmup=WARMUP,
                 sample_ms=SAMPLE_MS,
+                typical_ms=warm.load.first_inference_ms or 0.0,
                 memory_limit=cap,
             )
-        except ResourceLimit as error:
+        except OutOfMemory as error:
             if not cap:
                 raise
             return replace(record, memory_limit=MemoryVerdict(cap, None, False, error.what)), None
@@ -200,10 +209,12 @@ class _Work:
         self.shop.progress("the time of each layer")
         try:
             return layers(self.shop.device, runnable, self.feeds, LAYER_RUNS, where=self.found.candidate.name), ()
+        except (DiskFull, DeviceError):
+            raise
         except EdgekitError as error:
             return (), (f"no table of layers: {error}",)
 
-    def _record(self, answers: Proof | None, notices: Sequence[str]) -> Profile:
+    def _record(self, notices: Sequence[str]) -> Profile:
         found = self.found
         spec = found.made.artifact.spec
         return Profile(
@@ -226,7 +237,7 @@ class _Work:
             memory_limit=None,
             figures=None,
             layers=(),
-            answers=answers,
+            answers=None,
             settings_asked={},
             settings_in_force={},
             latency_file=None,

@@ -1,7 +1,7 @@
 """Prove the chosen artifact on the machine it is for: its own answers there, against this host's.
 
 - on a board every sample of the evaluation split, and the accuracy is scored from the board's answers;
-- without a board, for an ARM target, on the emulated one when qemu and its root are here: as many samples as take about a minute;
+- without a board, for an ARM target, on the emulated one when qemu and its root are here: as many samples as take some 20 s;
 - an emulated board proves operator support, ISA fitness and answers, never latency or memory.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit import sandbox
-from edgekit.core.accuracy import Agreement, OutputSet
+from edgekit.core.accuracy import Agreement, OutputSet, feasible
 from edgekit.core.facts import DeviceFacts
 from edgekit.core.recipes import OPENVINO
 from edgekit.core.results import Origin, Proof
@@ -20,7 +20,7 @@ from edgekit.core.types import Target
 from edgekit.devices.base import Device
 from edgekit.devices.emulated import EmulatedDevice
 from edgekit.engines.closure import native_library
-from edgekit.errors import EdgekitError
+from edgekit.errors import DeviceError, EdgekitError, InputRejected
 from edgekit.flow.judge import SCORING, Judge, answers, on_one_thread
 from edgekit.flow.workshop import SELECTION, Made, Materials, Workshop
 from edgekit.measure import device_facts
@@ -38,10 +38,11 @@ NOT_EMULATED = frozenset({OPENVINO})
 
 @dataclass(frozen=True)
 class Ground:
-    """A machine to prove an artifact on."""
+    """A machine to prove an artifact on; `asked` when the user named it: else a failure there is no verdict."""
 
     device: Device
     facts: DeviceFacts
+    asked: bool = True
 
     @property
     def emulated(self) -> bool:
@@ -68,7 +69,7 @@ def emulated_ground(target: Target, origin: Origin, shop: Workshop) -> Iterator[
         yield None, f"not proven on an emulated {target.name}: {_what_helps(error, target)}"
         return
     try:
-        yield Ground(device, device_facts(device)), ""
+        yield Ground(device, device_facts(device), asked=False), ""
     finally:
         device.close()
 
@@ -102,13 +103,14 @@ def prove(
         with judge.outputs(made, split, name, samples) as here, tempfile.TemporaryDirectory(dir=shop.scratch) as folder:
             runnable = on_one_thread(shop.on(ground.facts.arch, made))
             there = answers(ground.device, runnable, materials.feeds(split), Path(folder), name, samples)
+            agreement = _agreement(there, here, name)
             accuracy = judge.score(there, split, name) if samples == total else None
-            return Proof(ground.device.name, ground.emulated, split, _agreement(there, here, name), accuracy)
+            return Proof(ground.device.name, ground.emulated, split, agreement, accuracy)
 
     if ":" in materials.data.metric:  # the user's own code may change between two runs
         return run(None)
     key = {
-        "made": made.key,
+        **judge.key(made),
         "split": [materials.data.splits[split].sha256, samples, materials.data.metric, materials.data.state],
         "device": [ground.device.name, ground.device.ekrun_sha256, ground.facts],
         "host": shop.host_key,
@@ -123,19 +125,27 @@ def _emulated_samples(macs: int, total: int) -> int:
 
 
 def _agreement(there: OutputSet, here: OutputSet, name: str) -> Agreement:
-    return sandbox.call(
-        "edgekit.data.agree:agree",
-        returns=Agreement,
-        limits=SCORING,
-        task=f"comparing the answers of {name}",
-        own=there,
-        base=here,
-    )
+    """Raises DeviceError when what came from the device are no answers of this model to these samples."""
+    try:
+        return sandbox.call(
+            "edgekit.data.agree:agree",
+            returns=Agreement,
+            limits=SCORING,
+            task=f"comparing the answers of {name}",
+            own=there,
+            base=here,
+        )
+    except InputRejected as error:
+        raise DeviceError(f"its answers are not those of this model: {error.what}", where=name) from error
 
 
 def fault_in(proof: Proof, max_drop: float) -> str:
-    """Why the device's answers do not hold, or an empty string: more decisions flipped than `max_drop` allows."""
+    """Why the device's answers do not hold, or an empty string: by decisions flipped, and by the accuracy scored from them."""
     agreement = proof.agreement
-    if agreement.flipped > 1 and agreement.flipped > max_drop * agreement.decisions:
+    if agreement.nonfinite:
+        return f"{agreement.nonfinite} values are not finite on {proof.device}"
+    if agreement.flipped > max_drop * agreement.decisions:
         return f"{agreement.flipped} of {agreement.decisions} decisions differ from this host's on {proof.device}"
+    if proof.accuracy is not None and not (held := feasible(proof.accuracy, max_drop)).ok:
+        return f"on {proof.device}: {held.reason}"
     return ""

@@ -42,7 +42,9 @@ def find_subject(
     """
     if source.is_dir() or source.name == RUN_FILE:
         if recipe != REFERENCE:
-            raise UsageError("--recipe is for a model; a run has its own", where=str(source))
+            raise UsageError("a recipe is for a model; a run has its own", where=str(source))
+        if options.shapes:
+            raise UsageError("a shape is for a model; a run's are fixed", where=str(source))
         return _from_run(shop, source if source.is_dir() else source.parent, data, options)
     return _from_model(shop, source, data, engines, recipe, options)
 
@@ -51,7 +53,7 @@ def _from_model(
     shop: Workshop, model: Path, data: Path | None, engines: Mapping[str, str], recipe: str, options: Options
 ) -> Subject:
     if recipe not in RECIPES:
-        raise UsageError(f"unknown recipe {recipe!r}", where="--recipe", next_step=f"use one of {', '.join(RECIPES)}")
+        raise UsageError(f"unknown recipe {recipe!r}", where=str(model), next_step=f"use one of {', '.join(RECIPES)}")
     info, materials = gather(shop, model, data, options)
     target = host_target(shop.facts, engines)
     refused = refusals({RECIPES[recipe].engine}, materials.model, shop.progress) if recipe != REFERENCE else {}

@@ -40,13 +40,14 @@ def _lines(p: Profile, folder: str) -> Iterator[str]:
     )
     yield f"{clean(p.facts.board or p.facts.cpu_model or p.facts.arch)}, {_scenario(p)}"
     if p.answers is not None:
-        yield from proof_lines(p.answers)
+        yield from proof_lines(p.answers, reference="here")
     if p.cold is not None and p.warm is not None:
-        yield f"load: {_load(p.cold)} cold; {_load(p.warm)} warm"
+        yield f"load, first process: {_load(p.cold)}"
+        yield f"load, next process: {_load(p.warm)}"
     if p.memory is not None:
         yield f"memory: {_memory(p.memory)}"
     if p.memory_limit is not None:
-        yield _limit(p.memory_limit)
+        yield from _limit(p.memory_limit, p.memory)
     if p.figures is not None:
         yield from _figures(p, p.figures)
 
@@ -81,10 +82,13 @@ def _memory(memory: Memory) -> str:
     return ", ".join(f"{name} {size(value)}" for name, value in phases)
 
 
-def _limit(verdict: MemoryVerdict) -> str:
-    if verdict.holds:
-        return f"[green]fits[/] in {size(verdict.limit_bytes)} (held by {clean(verdict.kind or 'the system')})"
-    return f"[bold red]does not fit[/] in {size(verdict.limit_bytes)}: {clean(verdict.reason)}"
+def _limit(verdict: MemoryVerdict, memory: Memory | None) -> Iterator[str]:
+    if not verdict.holds:
+        yield f"[bold red]does not fit[/] in {size(verdict.limit_bytes)}: {clean(verdict.reason)}"
+        return
+    yield f"[green]fits[/] in {size(verdict.limit_bytes)} (held by {clean(verdict.kind or 'the system')})"
+    if memory is not None and (memory.peak or 0) > verdict.limit_bytes:
+        yield "[dim]the cap counts pages of its own; the resident set above holds pages of files, too, that can be given back[/]"
 
 
 def _figures(p: Profile, f: Figures) -> Iterator[str]:

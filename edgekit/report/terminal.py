@@ -188,15 +188,20 @@ def _verdict(run: Run, folder: str) -> Iterable[str]:
         yield f"next: {clean(step)}"
 
 
-def proof_lines(proof: Proof) -> Iterator[str]:
-    """How the artifact's answers on the device agree with this host's."""
+def proof_lines(proof: Proof, reference: str = "") -> Iterator[str]:
+    """How the artifact's answers on the device agree with this host's; `reference` "here": they were scored against those."""
     a = proof.agreement
     equal = "bit for bit" if a.identical == a.samples else f"within {a.max_abs_diff:.2g}"
     yield (
         f"on {clean(proof.device)}{' (emulated)' if proof.emulated and 'emulated' not in proof.device else ''}: "
         f"{a.samples} {clean(proof.split)} samples answered as here {equal}, {a.flipped} of {a.decisions} decisions flipped"
     )
-    if proof.accuracy is not None:
+    if a.nonfinite:
+        yield f"[red]{a.nonfinite} values are finite here and not there[/]"
+    if proof.accuracy is not None and reference:
+        there = f"{clean(proof.accuracy.metric)} of its answers {proof.accuracy.value:.4f}"
+        yield f"{there}, {reference} {proof.accuracy.reference_value:.4f}"
+    elif proof.accuracy is not None:
         yield f"its own answers: {describe_accuracy(proof.accuracy)}"
 
 

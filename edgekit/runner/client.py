@@ -3,6 +3,7 @@
 What comes back is untrusted: every field is checked for its type, anything else is a DeviceError.
 """
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,7 +14,15 @@ import msgspec
 from edgekit.core.facts import Cluster, DeviceFacts, Disk, FactSheet, Soc, ThermalZone, Throttled
 from edgekit.core.match import device_facts
 from edgekit.core.types import RunConfig
-from edgekit.errors import DeviceError, EdgekitError, InputRejected, InternalError, ResourceLimit, TargetIncompatible
+from edgekit.errors import (
+    DeviceError,
+    EdgekitError,
+    InputRejected,
+    InternalError,
+    OutOfMemory,
+    ResourceLimit,
+    TargetIncompatible,
+)
 from edgekit.process import Completed, describe_exit
 from edgekit.runner.isa import decode_isa, describe_feature, is_trap
 
@@ -219,7 +228,9 @@ def failure(done: Completed, where: str) -> EdgekitError:
         return DeviceError("the runner ended because its link was closed", where=where)
     words = done.stderr.decode(errors="replace").strip().splitlines()
     tail = f" ({words[-1][:300]})" if words else ""
-    return ResourceLimit(f"the runner {describe_exit(done)}{tail}", where=where)
+    killed = done.returncode == -signal.SIGKILL and not done.timed_out and not done.flooded
+    kind = OutOfMemory if killed or done.out_of_memory else ResourceLimit  # nobody else kills it
+    return kind(f"the runner {describe_exit(done)}{tail}", where=where)
 
 
 @dataclass(frozen=True)
@@ -269,6 +280,6 @@ _ERRORS: Mapping[str, type[EdgekitError]] = {
     "bad_input": InputRejected,
     "inference_failed": ResourceLimit,
     "io": ResourceLimit,
-    "out_of_memory": ResourceLimit,
+    "out_of_memory": OutOfMemory,
     "illegal_instruction": TargetIncompatible,
 }
