@@ -104,7 +104,7 @@ def skip_or_fail(reason: str) -> None:
 
 
 def boards_are_asked_for() -> bool:
-    """Tests on boards take minutes, servers and namespaces: they run where EDGEKIT_REQUIRE_BOARD=1 asks for them, as `.ci/run` does."""
+    """Tests on boards take minutes, servers and namespaces: they run where EDGEKIT_REQUIRE_BOARD=1 asks, as in `.ci/run`."""
     return os.environ.get("EDGEKIT_REQUIRE_BOARD") == "1"
 
 

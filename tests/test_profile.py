@@ -84,7 +84,14 @@ def test_a_model_here(edgekit: Cli, tmp_path: Path) -> None:
     assert found.layers and sum(layer.share for layer in found.layers) == pytest.approx(1.0)
     assert {layer.op for layer in found.layers} >= {"Conv"}
     assert len(found.figures.trace.points) >= 3
-    for word in ("p50", "throughput", "cold", "warm", "peak of inference", found.figures.trust.verdict):
+    for word in (
+        "p50",
+        "throughput",
+        "first process",
+        "next process",
+        "peak of inference",
+        found.figures.trust.verdict,
+    ):
         assert word in shown
     assert "synthetic" in shown
 
@@ -94,6 +101,11 @@ def test_the_chosen_artifact_of_a_run(edgekit: Cli, run: Path, tmp_path: Path) -
     told = done(edgekit("profile", run, "--data", SAMPLE, "-o", out, *SHORT, "--no-layers", "--json"))
     chosen = json.loads((run / "run.json").read_text())["choice"]["chosen"]
     assert json.loads(told.out)["recipe"] == record(out).recipe == chosen
+
+
+def test_a_run_has_its_own_recipe_and_shapes(edgekit: Cli, run: Path) -> None:
+    assert "recipe is for a model" in done(edgekit("profile", run, "--recipe", "ov-f32", "--json"), 2).error
+    assert "shape is for a model" in done(edgekit("profile", run, "--shape", "image:1x1x28x28", "--json"), 2).error
 
 
 def test_an_artifact_that_was_changed_is_refused(edgekit: Cli, run: Path, tmp_path: Path) -> None:

@@ -89,6 +89,8 @@ def profile(
     out = Path(out) if out else default_profile_folder(source, device, scenario)
     cwd = Path.cwd()
     check_result_folder(out, PROFILE)
+    if options.shapes and source.is_dir():
+        raise UsageError("a shape is for a model; a run's are fixed", where=str(source))
     samples = find_data(str(data), cwd) if data is not None else None
     store = Cache(cache or default_cache())
     with store.scratch() as scratch, contextlib.ExitStack() as stack:

@@ -43,8 +43,6 @@ def find_subject(
     if source.is_dir() or source.name == RUN_FILE:
         if recipe != REFERENCE:
             raise UsageError("a recipe is for a model; a run has its own", where=str(source))
-        if options.shapes:
-            raise UsageError("a shape is for a model; a run's are fixed", where=str(source))
         return _from_run(shop, source if source.is_dir() else source.parent, data, options)
     return _from_model(shop, source, data, engines, recipe, options)
 
