@@ -4,11 +4,15 @@ In an editable install the data folders are found in the repository; a wheel car
 """
 
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+# Set by tests of the wheel's other contents, for speed.
+NO_STATIC = "EDGEKIT_BUILD_WITHOUT_STATIC"
 
 DATA_FOLDERS = ("targets", "calibration_data")
 
@@ -27,7 +31,8 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[misc]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root)
-        binaries = _load_runner_build(root).build_all()
+        # A checkout builds the static programs when somebody asks for them: `python -m edgekit.runner.build`.
+        binaries = _load_runner_build(root).build_all(static=version != "editable" and not os.environ.get(NO_STATIC))
         build_data["artifacts"] += [str(path.relative_to(root)) for path in binaries]
         if version != "editable":
             build_data["force_include"] |= {str(root / name): f"edgekit/_data/{name}" for name in DATA_FOLDERS}

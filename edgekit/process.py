@@ -14,8 +14,9 @@ import selectors
 import signal
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -60,30 +61,45 @@ def spawn(
 
     Raises ResourceLimit when the program cannot be started.
     """
-    try:
-        process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            cwd=cwd,
-            env=child_environment(env),
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise ResourceLimit(f"cannot start a process: {error.strerror}", where=str(argv[0])) from error
-    _live.add(process)
+    with _starting:
+        if _closed:
+            raise ResourceLimit("nothing is started after an interrupt", where=str(argv[0]))
+        try:
+            process = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                cwd=cwd,
+                env=child_environment(env),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ResourceLimit(f"cannot start a process: {error.strerror}", where=str(argv[0])) from error
+        _live.add(process)
     return process
 
 
 _live: set[subprocess.Popen[bytes]] = set()
+_starting = threading.Lock()
+_closed: list[bool] = []  # not empty: no process may start
 
 
-def kill_all() -> None:
-    """Kill every process that is still running, with its group: for an interrupt while other threads wait for theirs."""
-    for process in list(_live):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+@contextlib.contextmanager
+def killing_all() -> Iterator[None]:
+    """Kill every process that runs, with its group, and let none start within the context: for an interrupt of other threads.
+
+    A thread between two of its processes would else start the next one, and be waited for.
+    """
+    with _starting:
+        _closed.append(True)
+    try:
+        for process in list(_live):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+        yield
+    finally:
+        _closed.pop()
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

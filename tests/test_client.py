@@ -4,7 +4,15 @@ import msgspec
 import pytest
 
 from edgekit.devices.local import LocalDevice
-from edgekit.errors import DeviceError, EdgekitError, InputRejected, InternalError, ResourceLimit, TargetIncompatible
+from edgekit.errors import (
+    DeviceError,
+    EdgekitError,
+    InputRejected,
+    InternalError,
+    OutOfMemory,
+    ResourceLimit,
+    TargetIncompatible,
+)
 from edgekit.measure import device_facts
 from edgekit.process import Completed
 from edgekit.runner.client import FactsReply, RanReply, ReadyReply, RunReply, Settings, failure, parse, parse_line
@@ -61,7 +69,7 @@ def test_garbage_is_a_device_error(line: bytes, type_: type) -> None:
         ("bad_input", InputRejected),
         ("inference_failed", ResourceLimit),
         ("io", ResourceLimit),
-        ("out_of_memory", ResourceLimit),
+        ("out_of_memory", OutOfMemory),
         ("something new", DeviceError),
     ],
 )

@@ -167,7 +167,7 @@ def _loads(opset: int, ir_version: int, folder: Path) -> bool:
 
 @pytest.fixture(scope="module", autouse=True)
 def _ekrun_is_built() -> None:
-    build_all()
+    build_all(static=False)
 
 
 def installed(package: str) -> Path:

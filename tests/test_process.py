@@ -1,13 +1,14 @@
 """One place starts processes: deadlines, floods, group kill, lines with deadlines."""
 
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from edgekit.errors import ResourceLimit
-from edgekit.process import Conversation, child_environment, describe_exit, run
+from edgekit.process import Conversation, child_environment, describe_exit, killing_all, run
 
 PY = sys.executable
 
@@ -121,3 +122,24 @@ def test_a_chatty_stderr_does_not_block_the_conversation() -> None:
     code = "import sys\nsys.stderr.write('x'*2_000_000); sys.stderr.flush(); print('ok', flush=True)\n"
     with Conversation(python(code)) as talk:
         assert talk.answer(20) == b"ok"
+
+
+def test_nothing_starts_while_all_are_killed_and_all_is_well_after() -> None:
+    """A thread between two of its processes must not start the second one when an interrupt ends the first."""
+    ended: list[Exception | None] = []
+
+    def two() -> None:
+        try:
+            run(["sleep", "30"], deadline_s=60)
+            run(["sleep", "30"], deadline_s=60)
+        except ResourceLimit as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=two)
+    thread.start()
+    time.sleep(0.3)
+    with killing_all():
+        thread.join(timeout=5)
+        assert not thread.is_alive()
+    assert "after an interrupt" in str(ended[0])
+    assert run(["true"], deadline_s=10).returncode == 0

@@ -23,7 +23,7 @@ from edgekit.devices.local import LocalDevice
 from edgekit.engines.closure import NativeLibrary, native_library
 from edgekit.errors import UsageError
 from edgekit.measure import device_facts
-from edgekit.process import kill_all
+from edgekit.process import killing_all
 from edgekit.runner.client import Feeds, Runnable
 from edgekit.store import ARTIFACT_FOLDER, Cache, disk_errors, sha256_file, write_atomic
 
@@ -251,7 +251,8 @@ def in_parallel(work: Callable[[U], T], items: Sequence[U], workers: int) -> lis
             return [future.result() for future in futures]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            kill_all()
+            with killing_all():
+                pool.shutdown(wait=True)
             raise
 
 
