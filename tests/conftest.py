@@ -15,6 +15,11 @@ from edgekit.process import QUIET_ENVIRONMENT
 os.environ.update(QUIET_ENVIRONMENT)
 
 ROOT = Path(__file__).parent.parent
+
+# `.ci/run` asks for boards, and has the minutes that sanitized builds and long simulations take.
+thorough = pytest.mark.skipif(
+    os.environ.get("EDGEKIT_REQUIRE_BOARD") != "1", reason="takes minutes: runs with EDGEKIT_REQUIRE_BOARD=1"
+)
 SAMPLE = ROOT / "calibration_data" / "digits"
 
 

@@ -1,5 +1,6 @@
 """Bad input at the real command line: one clear line, the documented exit code, no traceback, nothing the user had is lost."""
 
+import io
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,16 +76,21 @@ def pickled(folder: Path) -> Path:
 
 
 def bomb(folder: Path) -> Path:
-    """4 MB that would expand to 4 GiB."""
-    path = folder / "data.npz"
-    with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("image.npy", "w", force_zip64=True) as member,
-    ):
-        header = {"descr": "<f4", "fortran_order": False, "shape": (1369568, 1, 28, 28)}
-        np.lib.format.write_array_header_1_0(member, header)
-        for _ in range(4096):
-            member.write(bytes(1 << 20))
+    """4 MB that would expand to 4 GiB: one compressed block, many times."""
+    path, head, blocks, size = folder / "data.npz", io.BytesIO(), 4096, 1 << 20
+    header = {"descr": "<f4", "fortran_order": False, "shape": (1369568, 1, 28, 28)}
+    np.lib.format.write_array_header_1_0(head, header)
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    start = deflate.compress(head.getvalue()) + deflate.flush(
+        zlib.Z_FULL_FLUSH
+    )  # what follows refers to nothing before it
+    block = deflate.compress(bytes(size)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("image.npy", start + block * blocks + deflate.flush())
+        entry = archive.getinfo("image.npy")  # written to the archive's directory when it is closed
+        entry.compress_type, entry.file_size = zipfile.ZIP_DEFLATED, len(head.getvalue()) + blocks * size
+    with zipfile.ZipFile(path) as archive, archive.open("image.npy") as member:
+        assert member.read(len(head.getvalue()) + size)[-4:] == bytes(4)
     return path
 
 

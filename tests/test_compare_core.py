@@ -26,6 +26,7 @@ def raced(
     tail: float = 0.08,
     process: float = 0.004,
 ) -> Comparison:
+from tests.conftest import thorough
     """A, B and A's twin, interleaved: the machine's speed an AR(1) of size `drift` over turns, `process` a level of each one.
 
     `tail` is the size of each run's own noise, always upwards, with a spike now and then.
@@ -53,13 +54,13 @@ def spread_of(twin: Rounds, a: Rounds) -> float:
     return max(math.exp(high), math.exp(-low))
 
 
-NOISES: list[dict[str, Any]] = [
+NOISES: list[Any] = [
     {},
-    {"drift": 0.06},
     {"phi": 0.95, "drift": 0.06},
-    {"process": 0.01},
-    {"tail": 0.2, "runs": 20},
-    {"rounds": 40, "runs": 3},
+    pytest.param({"drift": 0.06}, marks=thorough),
+    pytest.param({"process": 0.01}, marks=thorough),
+    pytest.param({"tail": 0.2, "runs": 20}, marks=thorough),
+    pytest.param({"rounds": 40, "runs": 3}, marks=thorough),
 ]
 
 

@@ -85,7 +85,8 @@ def test_ekrun_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_ekrun_facts_path() -> None:
-    assert ekrun_facts_path("aarch64") == facts_only()["aarch64"]
+    expected = facts_only()["aarch64"]
+    assert ekrun_facts_path("aarch64") == expected
 
 
 def test_protocol_number_is_the_sources() -> None:

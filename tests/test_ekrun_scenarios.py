@@ -35,6 +35,7 @@ from edgekit.runner.scenarios import (
     scenario_arguments,
 )
 from tests.board import default_cache, emulated
+from tests.conftest import thorough
 from tests.ekrun_tools import (
     Answer,
     built,
@@ -333,6 +334,7 @@ SCENARIOS: dict[Kind, list[object]] = {
 }
 
 
+@thorough
 def test_no_data_race_between_streams(tmp_path: Path, race_checked: dict[str, Path]) -> None:
     # OpenVINO opens a library in a way the sanitizer's runtime refuses: ONNX Runtime only
     checked = [str(linked(tmp_path / "ekrun", race_checked, "-fsanitize=thread"))]
@@ -346,6 +348,7 @@ def test_no_data_race_between_streams(tmp_path: Path, race_checked: dict[str, Pa
     assert (answer.code, answer.stderr) == (0, "")
 
 
+@thorough
 def test_a_missing_lock_is_noticed(tmp_path: Path, race_checked: dict[str, Path]) -> None:
     """Negative control of the test above."""
     source, lock = (SOURCES / "scenario.c").read_text(), "pthread_mutex_lock(&l->lock);\n    l->inferences++;"
@@ -358,6 +361,7 @@ def test_a_missing_lock_is_noticed(tmp_path: Path, race_checked: dict[str, Path]
     assert "data race" in answer.stderr or "unlock of an unlocked mutex" in answer.stderr
 
 
+@thorough
 @pytest.mark.parametrize("kind", SCENARIOS)
 def test_scenarios_under_the_address_sanitizer(tmp_path: Path, sanitized: Path, kind: Kind) -> None:
     words = ["--scenario", kind, *SCENARIOS[kind], "--streams", 3, "--min-runs", 100, "--sample-ms", 1]

@@ -14,6 +14,7 @@ from edgekit.core.conditions import summarize
 from edgekit.core.profile import CpuJiffies, Trace, TracePoint
 from edgekit.core.series import FEWEST_RUNS, drift, restlessness, steps, warm_up_runs
 from edgekit.core.trust import MINUTE_NS, Trust, TrustVerdict, judge, sustained
+from tests.conftest import thorough
 
 TRACES = Path(__file__).with_name("traces")
 
@@ -111,7 +112,7 @@ def test_heavy_tails_that_stay_the_same_are_trusted() -> None:
     assert trust.latency_ms.p99 > 2 * trust.latency_ms.p50  # the tail is there, and it is no reason for distrust
 
 
-@pytest.mark.parametrize("runs", [200, 1000])
+@pytest.mark.parametrize("runs", [200, pytest.param(1000, marks=thorough)])
 def test_stationary_noise_is_rarely_called_unstable(runs: int) -> None:
     """200 traces as on a noisy machine: autocorrelated up to 0.9, lognormal tails, spikes."""
     kinds = [
