@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.core.compare import FEWEST_ROUNDS, MIN_DIFFERENCE, CompareVerdict, Comparison, block_bootstrap, compare
+from tests.conftest import thorough
 
 Rounds = list[list[int]]
 
@@ -26,7 +27,6 @@ def raced(
     tail: float = 0.08,
     process: float = 0.004,
 ) -> Comparison:
-from tests.conftest import thorough
     """A, B and A's twin, interleaved: the machine's speed an AR(1) of size `drift` over turns, `process` a level of each one.
 
     `tail` is the size of each run's own noise, always upwards, with a spike now and then.
