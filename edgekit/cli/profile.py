@@ -1,7 +1,7 @@
 """`edgekit profile`: measure a model or a run's artifact where it will run."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -15,9 +15,9 @@ from edgekit.cli.common import (
     reach,
     sysroot_option,
 )
+from edgekit.core.profile import Kind
 
 SUSTAIN_AT_LEAST_S = 120.0
-KINDS = ("single-stream", "multi-stream", "server", "offline", "fixed-rate")
 
 
 @click.command()
@@ -30,7 +30,7 @@ KINDS = ("single-stream", "multi-stream", "server", "offline", "fixed-rate")
 @click.option(
     "--scenario",
     "kind",
-    type=click.Choice(KINDS),
+    type=click.Choice(get_args(Kind)),
     default="single-stream",
     show_default=True,
     help="How queries come, after MLPerf Inference.",

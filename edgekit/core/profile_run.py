@@ -23,7 +23,7 @@ class MemoryVerdict:
 
 
 @dataclass(frozen=True)
-class Figures:
+class ScenarioFigures:
     """What was measured of one scenario. Latencies are judged in `trust`, from its steady part.
 
     `wait_ns` is from due to begun, `late_ns` how late the system's timer woke ekrun. `cpu_share` is CPU time over wall time:
@@ -67,7 +67,7 @@ class Profile:
     warm: Load | None
     memory: Memory | None
     memory_limit: MemoryVerdict | None
-    figures: Figures | None
+    figures: ScenarioFigures | None
     layers: tuple[Layer, ...]
     answers: Proof | None
     settings_asked: Mapping[str, str]

@@ -66,7 +66,8 @@ def newest_engine(engine: str, arch: str, glibc: str) -> str | None:
     return next((version for floor, version in floors if version_key(floor) <= have), None)
 
 
-def _newest_engines(arch: str, glibc: str) -> dict[str, str]:
+def newest_engines(arch: str, glibc: str) -> dict[str, str]:
+    """The newest release of each engine that `arch` with `glibc` can load, of those that have one."""
     return {engine: newest for engine in ENGINE_FLOORS if (newest := newest_engine(engine, arch, glibc))}
 
 
@@ -284,7 +285,7 @@ def host_target(facts: DeviceFacts, engines: Mapping[str, str] | None = None) ->
         storage_bytes=0,
         glibc=glibc,
         bandwidth_bytes_per_s=ASSUMED_BANDWIDTH_BYTES_PER_S,
-        engines=_newest_engines(facts.arch, glibc) if engines is None else dict(engines),
+        engines=newest_engines(facts.arch, glibc) if engines is None else dict(engines),
         numeric=numeric_rules(facts.arch, facts.isa),
         emulation_cpu="",
         sources={

@@ -9,7 +9,7 @@ from edgekit.core.compat import ENGINE_ISA, Needs, admit
 from edgekit.core.facts import FactSheet
 from edgekit.core.recipes import ONNXRUNTIME, REFERENCE
 from edgekit.core.results import Outcome, Verdict, VerdictCode
-from edgekit.core.targets import ENGINE_FLOORS, newest_engine
+from edgekit.core.targets import newest_engines
 from edgekit.core.types import ModelInfo
 from edgekit.engines.floors import Floors, floors
 from edgekit.errors import TargetIncompatible
@@ -26,8 +26,7 @@ def engines_for(sheet: FactSheet, where: str) -> Mapping[str, str]:
             where=where,
             next_step="install a 64-bit system that is built on glibc, such as Debian",
         )
-    found = {engine: newest_engine(engine, sheet.arch, sheet.glibc) for engine in ENGINE_FLOORS}
-    engines = {engine: version for engine, version in found.items() if version is not None}
+    engines = newest_engines(sheet.arch, sheet.glibc)
     if ONNXRUNTIME not in engines:
         raise TargetIncompatible(
             f"no {ONNXRUNTIME} edgekit knows runs on {sheet.arch} with glibc {sheet.glibc}",

@@ -10,7 +10,7 @@ from edgekit import sandbox
 from edgekit.core.device_url import LOCAL
 from edgekit.core.facts import FactSheet
 from edgekit.core.profile import Layer, Scenario
-from edgekit.core.profile_run import PROFILE_SCHEMA, Figures, MemoryVerdict, Profile
+from edgekit.core.profile_run import PROFILE_SCHEMA, MemoryVerdict, Profile, ScenarioFigures
 from edgekit.core.recipes import REFERENCE
 from edgekit.core.results import Memory, Proof
 from edgekit.core.trust import judge as judge_trust
@@ -23,7 +23,7 @@ from edgekit.flow.judge import Judge
 from edgekit.flow.materials import Options
 from edgekit.flow.prove import Ground, prove
 from edgekit.flow.subject import Subject, find_subject
-from edgekit.flow.workshop import SELECTION, Progress, Workshop
+from edgekit.flow.workshop import SELECTION, Progress, Workshop, ticking
 from edgekit.measure import ScenarioRun, clean_bench, fact_sheet, layers, run_scenario
 from edgekit.resources import find_data
 from edgekit.runner.client import Runnable
@@ -155,18 +155,18 @@ class _Work:
             shop.progress("loading, twice")
             cold = clean_bench(shop.device, runnable, self.feeds, where=name, samples=BENCH_SAMPLES, memory_limit=cap)
             warm = clean_bench(shop.device, runnable, self.feeds, where=name, samples=BENCH_SAMPLES, memory_limit=cap)
-            shop.progress(f"{self.scenario.kind}, {_length(self.scenario)}")
-            run = run_scenario(
-                shop.device,
-                runnable,
-                self.feeds,
-                self.scenario,
-                where=name,
-                warmup=WARMUP,
-                sample_ms=SAMPLE_MS,
-                typical_ms=warm.load.first_inference_ms or 0.0,
-                memory_limit=cap,
-            )
+            with ticking(shop.progress, f"{self.scenario.kind}, {_length(self.scenario)}"):
+                run = run_scenario(
+                    shop.device,
+                    runnable,
+                    self.feeds,
+                    self.scenario,
+                    where=name,
+                    warmup=WARMUP,
+                    sample_ms=SAMPLE_MS,
+                    typical_ms=warm.load.first_inference_ms or 0.0,
+                    memory_limit=cap,
+                )
         except OutOfMemory as error:
             if not cap:
                 raise
@@ -187,11 +187,11 @@ class _Work:
         )
         return record, run.raw
 
-    def _figures(self, run: ScenarioRun) -> Figures:
+    def _figures(self, run: ScenarioRun) -> ScenarioFigures:
         self.shop.progress("judging the measurement")
         reply = run.reply
         trust = judge_trust(run.starts_ns, run.latencies_ns, reply.seen(), usable_cpus=float(self.sheet.usable_threads))
-        return Figures(
+        return ScenarioFigures(
             queries=reply.count,
             inferences_per_s=reply.inferences_per_second,
             trust=trust,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from edgekit.core.facts import DeviceFacts
-from edgekit.core.targets import ENGINE_FLOORS, HOST, host_target, newest_engine
+from edgekit.core.targets import HOST, host_target
 from edgekit.core.types import Target
 from edgekit.devices.local import LocalDevice
 from edgekit.measure import device_facts
@@ -12,13 +12,7 @@ from edgekit.resources import list_targets, load_target
 
 def find_target(name: str, facts: DeviceFacts, cwd: Path) -> Target:
     """The target called `name`. Raises UsageError with the nearest name, InputRejected for a file that is no target."""
-    return host_target(facts, _engines_here(facts)) if name == HOST else load_target(name, cwd)
-
-
-def _engines_here(facts: DeviceFacts) -> dict[str, str]:
-    """The newest release of each engine that this machine's C library admits."""
-    found = {engine: newest_engine(engine, facts.arch, facts.glibc or "0.0") for engine in ENGINE_FLOORS}
-    return {engine: version for engine, version in found.items() if version is not None}
+    return host_target(facts) if name == HOST else load_target(name, cwd)
 
 
 def target_by_name(name: str, cwd: Path) -> Target:

@@ -3,10 +3,12 @@
 A remembered step is a folder named by the digest of all it depends on, with the step's record in `record.json`.
 """
 
+import contextlib
 import functools
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -254,6 +256,25 @@ def in_parallel(work: Callable[[U], T], items: Sequence[U], workers: int) -> lis
             with killing_all():
                 pool.shutdown(wait=True)
             raise
+
+
+@contextlib.contextmanager
+def ticking(progress: Progress, text: str) -> Iterator[None]:
+    """Say `text` and the seconds since, once a second, while the block waits for something that says nothing itself."""
+    over, began = threading.Event(), time.monotonic()
+
+    def tick() -> None:
+        while not over.wait(1.0):
+            progress(f"{text}: {time.monotonic() - began:.0f} s")
+
+    progress(text)
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @functools.cache

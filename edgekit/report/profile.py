@@ -10,7 +10,7 @@ from edgekit.core.compare_run import CompareRun
 from edgekit.core.facts import FactSheet
 from edgekit.core.probe import Probe
 from edgekit.core.profile import Layer
-from edgekit.core.profile_run import Figures, MemoryVerdict, Profile
+from edgekit.core.profile_run import MemoryVerdict, Profile, ScenarioFigures
 from edgekit.core.results import Load, Memory
 from edgekit.core.trust import Trust, TrustVerdict
 from edgekit.report.terminal import MISSING, clean, milliseconds, proof_lines, size
@@ -91,7 +91,7 @@ def _limit(verdict: MemoryVerdict, memory: Memory | None) -> Iterator[str]:
         yield "[dim]the cap counts pages of its own; the resident set above holds pages of files, too, that can be given back[/]"
 
 
-def _figures(p: Profile, f: Figures) -> Iterator[str]:
+def _figures(p: Profile, f: ScenarioFigures) -> Iterator[str]:
     stats = f.trust.latency_ms
     known = [(name.replace("p999", "p99.9"), getattr(stats, name)) for name in PERCENTILES]
     told = "  ".join(f"{name} {milliseconds(value)}" for name, value in known if value is not None)
@@ -103,7 +103,7 @@ def _figures(p: Profile, f: Figures) -> Iterator[str]:
     yield from _trust(f.trust)
 
 
-def _queue(f: Figures) -> Iterator[str]:
+def _queue(f: ScenarioFigures) -> Iterator[str]:
     if f.deadline_misses is not None:
         yield f"deadlines missed: {f.deadline_misses} of {f.queries + (f.dropped or 0)} frames, {f.dropped or 0} of them dropped"
     elif f.dropped or f.unfinished:
@@ -159,7 +159,7 @@ def print_comparison(console: Console, run: CompareRun) -> None:
         )
     console.print(
         f"B / A {c.ratio:.3f} (95% {c.low:.3f} to {c.high:.3f}), {c.rounds} interleaved rounds on {clean(run.device)}, "
-        f"A against itself up to {c.noise:.3f}",
+        f"below {c.noise:.3f} all is noise",
         highlight=False,
         soft_wrap=True,
     )
@@ -230,6 +230,7 @@ def _facts(s: FactSheet) -> Iterator[tuple[str, str]]:
         "memory",
         f"{size(s.ram_available_bytes)} available of {size(s.ram_total_bytes)}, swap {size(s.swap_total_bytes)}",
     )
+    yield "cpuset", ",".join(map(str, s.cpuset)) if s.cpuset is not None and len(s.cpuset) != s.cpus_online else ""
     limits = [f"memory {size(s.cgroup_memory_limit_bytes)}"] if s.cgroup_memory_limit_bytes else []
     limits += [f"CPU {s.cgroup_cpu_quota:g} cores"] if s.cgroup_cpu_quota else []
     yield "limits", ", ".join(limits)
@@ -245,5 +246,7 @@ def _facts(s: FactSheet) -> Iterator[tuple[str, str]]:
             yield "heat", f"{zone.type or zone.zone}: {zone.millideg / 1000:.1f} °C{slows}"
     if s.throttled.raspberry_pi not in (None, "0x0", "0"):
         yield "throttled", f"firmware flags {s.throttled.raspberry_pi}"
+    if s.throttled.core_throttle_count:
+        yield "throttled", f"{s.throttled.core_throttle_count} times since boot, over all cores"
     if s.throttled.under_voltage:
         yield "throttled", "under-voltage"
