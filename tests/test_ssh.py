@@ -224,6 +224,7 @@ def test_a_number_that_now_belongs_to_another_is_not_killed(server: Server) -> N
     with closing(opened(server)) as first:
         owner = next((server.edgekit / "jobs").iterdir())
         first._script('cd /; sleep 978 >/dev/null 2>&1 </dev/null & echo $! > "$f/jobs/$t/pids/old"', [], deadline_s=20)
+        until(lambda: server.running("sleep 978"), "it does not sleep")  # between fork and exec it is a shell
         bystanders = server.running("sleep 978")
         assert len(bystanders) == 1
     until(lambda: not owner.exists(), "the owner's folder is left")
