@@ -23,6 +23,7 @@ from edgekit.devices.openssh import Cut, explain
 from edgekit.devices.ssh import SshDevice
 from edgekit.errors import Busy, DeviceError, InternalError
 from edgekit.process import child_environment
+from edgekit.store import sha256_file
 from tests.proxy import Proxy
 from tests.sshd import KINDS, Server, serving
 
@@ -179,6 +180,20 @@ def test_two_edgekits_at_once_do_not_meet(server: Server, tmp_path: Path) -> Non
     assert (tmp_path / "back").read_bytes() == file.read_bytes()
     with closing(opened(server)) as last:
         last.clean()
+
+
+def test_a_name_that_another_edgekit_links_meanwhile_is_there(server: Server, tmp_path: Path) -> None:
+    """Between the look and the rename, as two uploads at once may meet."""
+    file = noise(tmp_path / "file", 1000)
+    with closing(opened(server)) as device:
+        folder = device.put({"f": file})
+        stored = f"{device._board.folder}/store/{sha256_file(file)}"
+        key = folder.rpartition("/")[2]
+        meanwhile = board.GATHER.replace("mv -f", f"ln -f '{stored}' '{folder}/g'; mv -f")
+        assert meanwhile != board.GATHER
+        done = device._script(meanwhile, [key, sha256_file(file), "g"], deadline_s=20)
+        assert done.returncode == 0, done.stderr
+        assert sorted(p.name for p in (server.edgekit / "sets" / key).iterdir()) == ["f", "g"]
 
 
 def test_a_killed_edgekit_leaves_no_process_and_no_scratch(server: Server) -> None:

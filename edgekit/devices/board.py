@@ -169,7 +169,8 @@ ls -ln "$f/parts/$1.$t" || echo gone
 done
 """
 
-# DIGEST SHA256 NAME SHA256 NAME...: the set's folder has every name.
+# DIGEST SHA256 NAME SHA256 NAME...: the set's folder has every name. Another edgekit may link the same one at the same time:
+# GNU mv refuses to rename one link of a file to another, and then the name is there.
 GATHER = f"""
 d=$f/sets/$1
 x=$d/.$t
@@ -185,7 +186,7 @@ if ! ln "$f/store/$1" "$x" 2>/dev/null && ! cp "$f/store/$1" "$x"; then
 rm -f "$x"
 exit 1
 fi
-mv -f "$x" "$d/$2" || exit 1
+mv -f "$x" "$d/$2" || [ "$f/store/$1" -ef "$d/$2" ] || exit 1
 rm -f "$x"
 shift 2
 done
