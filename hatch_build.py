@@ -26,7 +26,7 @@ def _load_runner_build(root: Path) -> ModuleType:
     return module
 
 
-class CustomBuildHook(BuildHookInterface):  # type: ignore[misc]
+class CustomBuildHook(BuildHookInterface):  # type: ignore[misc]  # untyped base
     """Called by hatchling for the wheel target, `version` being "standard" or "editable"."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -143,7 +143,7 @@ def _resolve(function: str) -> Callable[..., Any]:
 def _invoke(request: dict[str, Any]) -> dict[str, Any]:
     """Call the function; this is the one boundary where any exception of a library becomes a typed error."""
     # openvino and nncf look this module up and go without it: no analytics client is ever made.
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # None means: not to be imported
     try:
         function = _resolve(request["function"])
         hints = typing.get_type_hints(function)

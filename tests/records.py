@@ -46,7 +46,7 @@ def model(**changes: object) -> ModelInfo:
         layers=layers,
         refusals={},
     )
-    return replace(info, **changes)  # type: ignore[arg-type]
+    return replace(info, **changes)  # type: ignore[arg-type]  # any of its fields
 
 
 def target(*isa: str, **changes: object) -> Target:
@@ -64,7 +64,7 @@ def target(*isa: str, **changes: object) -> Target:
         numeric=NUMERIC,
         emulation_cpu="cortex-a76",
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)  # type: ignore[arg-type]  # any of its fields
 
 
 def candidate(recipe: str, threads: int = 1) -> Candidate:
@@ -90,7 +90,7 @@ def accuracy(drop: float = 0.0, n: int = 500, **changes: object) -> Accuracy:
         nonfinite=0,
         collapsed=False,
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)  # type: ignore[arg-type]  # any of its fields
 
 
 def artifact(recipe: str, size: int = 4 * MIB, quantized: int = 0) -> Artifact:

@@ -18,7 +18,6 @@ from edgekit.core.stats import (
     paired_difference_interval,
     percentile,
     runs_needed,
-    spread,
 )
 
 finite = st.floats(-1e9, 1e9)
@@ -92,11 +91,6 @@ def test_drift_that_hits_both_sides_of_a_round_cancels() -> None:
     assert median_ratio(slow[::-1], slow) != 1.0  # the same numbers, not paired, do not cancel
     with pytest.raises(ValueError):
         median_ratio([1.0], [1.0, 2.0])
-
-
-def test_spread_is_a_factor_either_way() -> None:
-    assert spread([0.5, 1.2]) == 2.0
-    assert spread([]) == 1.0
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=30), st.floats(0.1, 10))

@@ -124,11 +124,6 @@ def median_ratio(a: Sequence[float], b: Sequence[float]) -> float:
     return median(round_ratios(a, b))
 
 
-def spread(ratios: Sequence[float]) -> float:
-    """How far ratios that should be 1 stray from it, as a factor >= 1: 0.98 and 1.01 give 1/0.98. Without ratios 1."""
-    return max((max(r, 1 / r) for r in ratios), default=1.0)
-
-
 def bootstrap_ratio_ci(a_rounds: Sequence[float], b_rounds: Sequence[float], seed: int) -> tuple[float, float]:
     """The 95 % interval of `median_ratio`: percentile bootstrap over whole rounds (Efron and Tibshirani 1993, chapter 13)."""
     ratios = round_ratios(a_rounds, b_rounds)

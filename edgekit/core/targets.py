@@ -221,38 +221,38 @@ ASSUMED_MHZ = 1000
 ASSUMED_BANDWIDTH_BYTES_PER_S = 10e9
 
 
-def host_matches(target: Target, facts: DeviceFacts) -> list[str]:
-    """Why this machine is not the target, one reason each; empty when figures taken here are the target's.
+def host_matches(target: Target, facts: DeviceFacts, who: str = "this machine") -> list[str]:
+    """Why the machine of `facts`, called `who`, is not the target, one reason each; empty when figures taken here are the target's.
 
     A class of machines (`is_generic`) has no speed, so no machine is it. The target `host` is any machine.
     """
     if target.name == HOST:
         return []
     if facts.arch != target.arch:
-        return [f"this machine is {facts.arch}, {target.name} is {target.arch}"]
+        return [f"{who} is {facts.arch}, {target.name} is {target.arch}"]
     missing = [feature for feature in target.isa if feature not in facts.isa]
-    reasons = [f"this machine has no {', '.join(missing)}"] if missing else []
+    reasons = [f"{who} has no {', '.join(missing)}"] if missing else []
     if facts.emulated:
-        reasons.append("this machine is emulated")
+        reasons.append(f"{who} is emulated")
     if is_generic(target):
         return [*reasons, f"{target.name} names a class of machines, not one"]
-    return reasons + _other_board(target, facts)
+    return reasons + _other_board(target, facts, who)
 
 
-def _other_board(target: Target, facts: DeviceFacts) -> list[str]:
+def _other_board(target: Target, facts: DeviceFacts, who: str) -> list[str]:
     """Differences in the cores: their kinds, number and clock."""
     reasons = []
     wanted = {cpu_kind(cluster.cpu) for cluster in target.clusters}
     if (kinds := _cpu_kinds(facts)) != wanted:
         here = " and ".join(sorted(kinds)) or "unknown"
-        reasons.append(f"this machine's cpu is {here}, {target.name} has {' and '.join(sorted(wanted))}")
+        reasons.append(f"{who}'s cpu is {here}, {target.name} has {' and '.join(sorted(wanted))}")
     if facts.usable_threads != target.cores:
         reasons.append(f"{facts.usable_threads} cores are usable here, {target.name} has {target.cores}")
     fastest = max(cluster.max_mhz for cluster in target.clusters)
     if facts.max_mhz is None:
-        reasons.append("this machine does not tell its clock")
+        reasons.append(f"{who} does not tell its clock")
     elif abs(facts.max_mhz - fastest) > CLOCK_TOLERANCE * fastest:
-        reasons.append(f"this machine runs at {facts.max_mhz} MHz, {target.name} at {fastest}")
+        reasons.append(f"{who} runs at {facts.max_mhz} MHz, {target.name} at {fastest}")
     return reasons
 
 

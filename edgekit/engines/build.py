@@ -70,7 +70,7 @@ def _run(engine: Engine, task: Task) -> Built:
         raise
     except MemoryError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a library raises is this candidate's failure, in one line
         raise _failed(one_line(error), task.recipe.name, task.out) from error
 
 

@@ -200,7 +200,7 @@ STEPS: Steps = {
 # --------------------------------------------------------------------------------------------------------- calibration
 
 
-class _Calibrater(MinMaxCalibrater):  # type: ignore[misc]
+class _Calibrater(MinMaxCalibrater):  # type: ignore[misc]  # untyped base
     """ORT's own, with explicit threads. The graph reduces every tensor to its minimum and maximum: memory stays flat."""
 
     def create_inference_session(self) -> None:

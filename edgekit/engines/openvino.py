@@ -22,8 +22,8 @@ from edgekit.engines.base import Ports, Samples, Steps, Task, one_line, onnx_por
 name = "openvino"
 
 FILES = ("model.xml", "model.bin")
-PRESETS = {"mixed": nncf.QuantizationPreset.MIXED, "performance": nncf.QuantizationPreset.PERFORMANCE}
-WEIGHT_MODES = {"int8_sym": nncf.CompressWeightsMode.INT8_SYM, "int8_asym": nncf.CompressWeightsMode.INT8_ASYM}
+PRESETS = {"mixed": nncf.QuantizationPreset.MIXED}
+WEIGHT_MODES = {"int8_sym": nncf.CompressWeightsMode.INT8_SYM}
 ARITHMETIC = frozenset(
     {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul"}
     | {"LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "RNNCell"}

@@ -56,11 +56,11 @@ def take_aim(name: str, ground: Ground | None, host: DeviceFacts, cwd: Path) -> 
         return Aim(target, Origin.PREDICTED, ground, sheet)
     there = engines_for(sheet, device.name)
     target = replace(target, engines={engine: there[engine] for engine in target.engines if engine in there})
-    reasons = [] if name == HOST else host_matches(target, ground.facts)
+    reasons = [] if name == HOST else host_matches(target, ground.facts, device.name)
     if not reasons:
         return Aim(target, Origin.TARGET, ground, sheet)
     notice = f"{device.name} is not {target.name} ({'; '.join(reasons)}): what it measures is marked host"
-    return Aim(target, Origin.PREDICTED, ground, sheet, (notice.replace("this machine", "it"),))
+    return Aim(target, Origin.PREDICTED, ground, sheet, (notice,))
 
 
 def _own_target(ground: Ground, cwd: Path) -> Target:

@@ -46,11 +46,6 @@ def is_external(tensor: TensorProto) -> bool:
     return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 
-def data_bytes(model: ModelProto) -> int:
-    """Bytes of all stored tensors, external or not."""
-    return sum(_expected_bytes(tensor) for tensor in stored_tensors(model))
-
-
 def _expected_bytes(tensor: TensorProto) -> int:
     if any(dim < 0 for dim in tensor.dims):
         return 0

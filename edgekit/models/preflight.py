@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_native
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # ships no types
 from onnx import ModelProto, inliner
 
 from edgekit.core.types import PreparedModel, TensorSpec

@@ -10,7 +10,6 @@
 import fcntl
 import hashlib
 import importlib.metadata
-import os
 import subprocess
 import sys
 import tempfile
@@ -91,7 +90,7 @@ def _build(program: Program, arch: str, out: Path, digest: str) -> Path:
         # relative names: no path of this machine gets into the binary
         subprocess.run([*compiler, *program.sources, *program.flags, "-o", str(made)], cwd=SOURCES, check=True)
         made.chmod(0o755)
-        os.replace(made, binary)  # noqa: PTH105 - both are paths already
+        made.replace(binary)
     stamp.write_text(digest)
     return binary
 
