@@ -2,10 +2,13 @@
 
     python -m benchmarks.compare [PAIRS] [--write]
 
+Bars, exit 1 when one is missed: of 50 equal pairs at most 5 are called different, of 50 slowdowns by a tenth at least 45 are found.
+
 A is a chain of LAYERS equal convolutions. A/A pairs are two processes of it. The slowdown is real work: B has a tenth more layers,
 so it takes about a tenth longer (what a run costs beside its layers makes it a little less). All are in one race with A's twin.
 """
 
+import argparse
 import platform
 import sys
 import tempfile
@@ -99,20 +102,31 @@ def row(t: Tally) -> list[str]:
 HEADINGS = ["layers of B / A", "pairs", *CompareVerdict, "ratios B / A", "smallest shown (median)"]
 
 
-def main() -> None:
-    words = [word for word in sys.argv[1:] if word != "--write"]
+def met(equal: Tally, slower: Tally) -> bool:
+    """The bars, as shares of the pairs: a tenth of equal pairs called different, nine tenths of slowdowns found."""
+    called = len(equal.ratios) - equal.calls[CompareVerdict.NOT_SHOWN]
+    found = slower.calls[CompareVerdict.SLOWER]
+    return called <= 0.1 * len(equal.ratios) and found >= 0.9 * len(slower.ratios)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pairs", type=int, nargs="?", default=PAIRS)
+    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        found = races(Path(scratch), int(words[0]) if words else PAIRS)
-    rows = [tally(f"{LAYERS} / {LAYERS}", [equal for equal, _ in found])]
-    rows.append(tally(f"{MORE} / {LAYERS}", [slower for _, slower in found]))
+        found = races(Path(scratch), arguments.pairs)
+    equal = tally(f"{LAYERS} / {LAYERS}", [equal for equal, _ in found])
+    slower = tally(f"{MORE} / {LAYERS}", [slower for _, slower in found])
     text = (
         f"{machine()}; onnxruntime 1.32.0, one thread, {BUDGET.seconds:.0f} s a side in turns of {BUDGET.turn_ms:.0f} ms.\n\n"
-        f"{table(HEADINGS, [row(t) for t in rows])}"
+        f"{table(HEADINGS, [row(equal), row(slower)])}"
     )
     print(text)
-    if "--write" in sys.argv:
+    if arguments.write:
         write_section("compare", text)
+    return 0 if met(equal, slower) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
