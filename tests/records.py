@@ -129,7 +129,7 @@ def outcome(
     return Outcome(
         candidate(recipe),
         artifact(recipe, size),
-        accuracy(drop, **accuracy_changes),  # type: ignore[arg-type]
+        accuracy(drop, **accuracy_changes),  # type: ignore[arg-type]  # any of its fields
         measured(p50_ms, memory, runs),
         verdicts=verdicts,
     )

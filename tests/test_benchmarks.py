@@ -1,11 +1,14 @@
 """What the benchmarks conclude from figures: each bar is met by good ones and missed by bad ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from benchmarks import tools, turns
+from benchmarks import compare, tools, turns, upload
 from benchmarks.runner import Row, misses
 from benchmarks.turns import Figures
+from edgekit.core.compare import CompareVerdict
 from edgekit.errors import ResourceLimit
 
 REPORT = """\
@@ -94,3 +97,22 @@ def test_inputs_keep_their_types_in_benchmark_app(dtypes, words, tmp_path):
 def test_the_runners_bars(model, p50_ms, ratio, first_ms, peak_mib, missed):
     found = misses(Row(model, 1, p50_ms, ratio, (ratio, ratio), (0.98, 1.03), first_ms, peak_mib))
     assert [words.partition(" of ")[0] for words in found] == missed
+
+
+@pytest.mark.parametrize(("called", "found", "met"), [(5, 45, True), (6, 45, False), (5, 44, False)])
+def test_the_bars_of_comparisons(called: int, found: int, met: bool) -> None:
+    no, slower = CompareVerdict.NOT_SHOWN, CompareVerdict.SLOWER
+    faster = CompareVerdict.FASTER
+    one = (1.0,) * 50
+    equal = compare.Tally("equal", {no: 50 - called, slower: called, faster: 0}, one, one)
+    changed = compare.Tally("changed", {no: 50 - found, slower: found, faster: 0}, one, one)
+    assert compare.met(equal, changed) == met
+
+
+GOOD = upload.Tally("openssh", 200, 200, 700, 700 << 16, 900, 0, 1.0)
+BAD = ({"exact": 199}, {"beyond_bytes": (700 << 16) + 1}, {"doubles": 1}, {"cuts": 0}, {"writers": 0})
+
+
+def test_the_bars_of_uploads() -> None:
+    assert GOOD.met
+    assert not any(replace(GOOD, **flaw).met for flaw in BAD)

@@ -36,7 +36,10 @@ def board_by_ssh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 def server(board_by_ssh: Server) -> Iterator[Server]:
     """After each fault: nothing of it runs on the board, and its folder has no scratch folder and is emptied by `clean`."""
     yield board_by_ssh
-    server = board_by_ssh
+    check_clean(board_by_ssh)
+
+
+def check_clean(server: Server) -> None:
     until(lambda: not server.running("ekrun") and not server.running("script"), f"left: {server.processes()}")
     assert not list(server.edgekit.glob("jobs/*"))
     with closing(opened(server)) as device:

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from tests.ekrun_tools import compile_engine
 from tests.proxy import Proxy
 from tests.sshd import KINDS, Client, Server, free_port, new_key, serving, write_client
 from tests.test_ssh import noise, opened, until
-from tests.test_ssh_faults import RUBBISH, forced, is_ekrun
+from tests.test_ssh_faults import RUBBISH, check_clean, forced, is_ekrun, needs_root
 
 MODEL = SAMPLE / "model.onnx"
 
@@ -32,11 +32,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def clean(server: Server) -> Iterator[None]:
     """No process of edgekit's and no scratch folder is left on the board, and `device clean` empties its folder."""
     yield
-    until(lambda: not server.running("ekrun") and not server.running("script"), f"left: {server.processes()}")
-    assert not list(server.edgekit.glob("jobs/*"))
-    with closing(opened(server)) as device:
-        device.clean()
-    assert not list(server.edgekit.iterdir())
+    check_clean(server)
 
 
 def ends(ended: Ended, code: int, *parts: str) -> None:
@@ -120,27 +116,23 @@ def test_a_link_that_is_cut_in_a_run(edgekit: Cli, server: Server) -> None:
         ends(edgekit(*profile(server, server.url("", proxy.port), "--duration", "60s")), 4, "cut")
 
 
-class during:  # noqa: N801 - reads as a phrase
-    """Do something once a model runs on the board."""
+@contextmanager
+def during(server: Server, act: Callable[[], object]) -> Iterator[None]:
+    """Do something as soon as a model runs on the board."""
 
-    def __init__(self, server: Server, act: Callable[[], object]) -> None:
-        def wait_and_act() -> None:
-            until(lambda: [p for p in server.running("--duration") if is_ekrun(p)], "no run", 100)
-            act()
+    def wait_and_act() -> None:
+        until(lambda: [p for p in server.running("--duration") if is_ekrun(p)], "no run", 100)
+        act()
 
-        self._thread = threading.Thread(target=wait_and_act)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.join()
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 # -------------------------------------------------------------------------------------------------------------------- the board
-
-
-needs_root = pytest.mark.skipif(os.getuid() != 0, reason="mounting a small disk needs root")
 
 
 @needs_root
