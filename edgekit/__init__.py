@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from edgekit.core.datacheck import DataCheck as DataCheck
     from edgekit.core.profile import Scenario as Scenario
     from edgekit.core.profile_run import Profile as Profile
     from edgekit.core.run import Run as Run
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from edgekit.core.types import Prefer as Prefer
     from edgekit.core.types import Requirements as Requirements
     from edgekit.errors import EdgekitError as EdgekitError
+    from edgekit.flow.check import check_data as check_data
     from edgekit.flow.compare import compare as compare
     from edgekit.flow.devices import Reach as Reach
     from edgekit.flow.inspect import inspect as inspect
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from edgekit.flow.profile import profile as profile
 
 _HOME = {
+    "DataCheck": "edgekit.core.datacheck",
     "EdgekitError": "edgekit.errors",
     "LatencyBudget": "edgekit.core.types",
     "Options": "edgekit.flow.materials",
@@ -38,6 +41,7 @@ _HOME = {
     "Requirements": "edgekit.core.types",
     "Run": "edgekit.core.run",
     "Scenario": "edgekit.core.profile",
+    "check_data": "edgekit.flow.check",
     "compare": "edgekit.flow.compare",
     "inspect": "edgekit.flow.inspect",
     "optimize": "edgekit.flow.optimize",

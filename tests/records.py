@@ -139,3 +139,11 @@ def predicted(recipe: str, p50_ms: float, memory: int | None = 50 * MIB) -> Outc
     """A candidate of a target that is not at hand."""
     prediction = Prediction(p50_ms, p50_ms, 1000 / p50_ms, memory, "rule")
     return Outcome(candidate(recipe), artifact(recipe), accuracy(), prediction=prediction)
+
+
+def timed(made: Outcome, interval: tuple[float, float] | None = None) -> Outcome:
+    """The outcome with the interval of its ratio, 2 % to either side unless told otherwise."""
+    if made.measurement is None:
+        return made
+    ratio = made.measurement.ratio
+    return replace(made, measurement=replace(made.measurement, ratio_interval=interval or (ratio * 0.98, ratio * 1.02)))

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.core.choose import choose, pareto_front
+from edgekit.core.accuracy import doubt
+from edgekit.core.choose import choose, may_win, pareto_front
 from edgekit.core.recipes import RECIPES
-from edgekit.core.results import BLOCKING, Figures, Origin, Verdict, VerdictCode
+from edgekit.core.results import BLOCKING, Figures, Origin, Outcome, Verdict, VerdictCode
 from edgekit.core.types import LatencyBudget, Prefer, Requirements
-from tests.records import MIB, outcome, predicted
+from tests.records import MIB, accuracy, outcome, predicted
 
 ANY = Requirements()
 
@@ -205,3 +206,40 @@ def test_nothing_on_the_front_is_dominated_and_all_else_is(ones: list) -> None: 
     assert front
     for pair in pairs:
         assert (pair[0].name in front) == (not any(beats(other, pair) for other in pairs if other is not pair))
+
+
+# ---------------------------------------------------------------------------------------- what would win if its answers held
+
+COLLAPSED = (Verdict(VerdictCode.COLLAPSED, "the drop is 0.3"),)
+
+
+@pytest.mark.parametrize(
+    ("prefer", "rival", "wins"),
+    [
+        (Prefer.LATENCY, outcome("ov-f32", 0.6), True),
+        (Prefer.LATENCY, outcome("ov-f32", 0.51), False),  # within a twentieth of it
+        (Prefer.LATENCY, outcome("ov-f32", 0.4, drop=0.3), True),  # faster, but its answers do not hold either
+        (Prefer.LATENCY, outcome("ov-f32", 0.4, memory=99 * MIB), True),  # faster, but over the memory that was stated
+        (Prefer.THROUGHPUT, outcome("ov-f32", 0.6), True),
+        (Prefer.THROUGHPUT, outcome("ov-f32", 0.51), False),
+        (Prefer.SIZE, outcome("ov-f32", 0.1, size=3 * MIB), True),
+        (Prefer.SIZE, outcome("ov-f32", 0.6, size=MIB), False),
+    ],
+)
+def test_what_may_win_is_better_than_all_that_hold_by_a_margin(prefer: Prefer, rival: Outcome, wins: bool) -> None:
+    plain = outcome("ort-int8", 0.5, drop=0.3, size=MIB, verdicts=COLLAPSED)
+    asked = Requirements(prefer=prefer, max_memory_bytes=64 * MIB)
+    assert may_win(plain, [outcome("ort-fp32", 1.0), plain, rival], asked, Origin.TARGET, 1.05) is wins
+
+
+def test_what_was_not_measured_may_win_nothing() -> None:
+    plain = replace(outcome("ort-int8", drop=0.3, verdicts=COLLAPSED), measurement=None)
+    assert not may_win(plain, [plain], ANY, Origin.TARGET, 1.05)
+
+
+def test_a_model_that_fails_on_its_own_labels_is_doubted() -> None:
+    bad = accuracy(0.0, kind="task", reference_value=0.1, value=0.1)
+    assert "order" in doubt(bad)
+    assert not doubt(replace(bad, reference_value=0.9))
+    assert not doubt(replace(bad, kind="agreement"))
+    assert not doubt(replace(bad, direction="lower"))  # an error rate of a tenth is good

@@ -7,13 +7,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgekit import sandbox
-from edgekit.core.recipes import RECIPES
-from edgekit.core.types import BuildSpec, Built
+from edgekit.core.recipes import RECIPES, reads_histograms, run_config
+from edgekit.core.types import BuildSpec, Candidate, ModelInfo
 from edgekit.devices.base import Device
 from edgekit.devices.local import LocalDevice
 from edgekit.devices.ssh import SshDevice
 from edgekit.engines.closure import native_library
+from edgekit.flow.calibrate import DEFAULT, FLAT, HISTOGRAMS, calibrated, flat
 from edgekit.flow.materials import Options, gather
 from edgekit.flow.workshop import Materials, Workshop, builder_versions
 from edgekit.resources import load_target
@@ -22,32 +22,33 @@ from tests.board import default_cache, emulated, ssh_board
 from tests.conftest import SAMPLE
 
 SAMPLES = 4
+Place = tuple[Workshop, ModelInfo, Materials]
 VERSIONS = {"onnxruntime": "1.32.0", "openvino": "2026.4.1"}
 
 
 @pytest.fixture(scope="module")
-def materials(tmp_path_factory: pytest.TempPathFactory) -> Materials:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     scratch = tmp_path_factory.mktemp("materials")
     shop = Workshop(Cache(scratch / "cache"), scratch, LocalDevice(), lambda _: None)
-    return gather(shop, SAMPLE / "model.onnx", SAMPLE, Options())[1]
+    return shop, *gather(shop, SAMPLE / "model.onnx", SAMPLE, Options())
 
 
-def build(recipe: str, materials: Materials, out: Path) -> list[Path]:
+@pytest.fixture(scope="module")
+def materials(place: Place) -> Materials:
+    return place[2]
+
+
+def build(recipe: str, place: Place) -> list[Path]:
     """The files of a recipe's artifact, the model first, by the numeric rules of a Raspberry Pi 5."""
-    version = VERSIONS[RECIPES[recipe].engine]
+    shop, info, materials = place
     numeric = load_target("raspberry-pi-5", Path.cwd()).numeric
-    spec = BuildSpec(materials.model_sha256, RECIPES[recipe], version, builder_versions(), numeric)
-    calibration = materials.data_folder / "calibration"
-    built = sandbox.call(
-        "edgekit.engines.build:build_artifact",
-        returns=Built,
-        spec=spec,
-        original=materials.original,
-        model=materials.model,
-        calibration=calibration if spec.recipe.needs_calibration else None,
-        out=out,
-    )
-    return [out / name for name in built.files]
+    made = RECIPES[recipe]
+    spec = BuildSpec(materials.model_sha256, made, VERSIONS[made.engine], builder_versions(), numeric)
+    read = (None, None)
+    if reads_histograms(made):
+        read = (flat(shop, info, materials)[0] / FLAT, calibrated(shop, info, materials)[0] / HISTOGRAMS)
+    folder, artifact = shop.build(Candidate(spec, run_config(recipe, 1)), materials, DEFAULT, *read)
+    return [folder / file.path for file in artifact.files]
 
 
 def answers(device: Device, files: list[Path], materials: Materials, out: Path) -> np.ndarray:
@@ -74,9 +75,11 @@ def put(device: Device, *files: Path) -> str:
 @pytest.mark.board
 @pytest.mark.parametrize("target", ["cpu-arm", "raspberry-pi-5"])
 @pytest.mark.parametrize("recipe", ["ort-fp32", "ort-fp32-opt", "ort-int8"])
-def test_the_sample_on_an_emulated_arm64_board(tmp_path: Path, materials: Materials, recipe: str, target: str) -> None:
+def test_the_sample_on_an_emulated_arm64_board(
+    tmp_path: Path, place: Place, materials: Materials, recipe: str, target: str
+) -> None:
     """fp32 within 1e-5 of x86; int8, the whole graph QDQ, bit for bit."""
-    model = build(recipe, materials, tmp_path / "artifact")
+    model = build(recipe, place)
     here = answers(LocalDevice(), model, materials, tmp_path / "here.npy")
     with closing(emulated(target)) as board:
         there = answers(board, model, materials, tmp_path / "there.npy")
@@ -88,9 +91,9 @@ def test_the_sample_on_an_emulated_arm64_board(tmp_path: Path, materials: Materi
 
 
 @pytest.mark.board
-def test_openvino_on_an_emulated_arm64_board(tmp_path: Path, materials: Materials) -> None:
+def test_openvino_on_an_emulated_arm64_board(tmp_path: Path, place: Place, materials: Materials) -> None:
     """In fp32 only: with qemu 7.2 its int8 does not start on an Armv8.0 core, and is off by too much on a later one."""
-    model = build("ov-f32", materials, tmp_path / "artifact")
+    model = build("ov-f32", place)
     here = answers(LocalDevice(), model, materials, tmp_path / "here.npy")
     with closing(emulated("raspberry-pi-4")) as board:
         there = answers(board, model, materials, tmp_path / "there.npy")
@@ -98,12 +101,12 @@ def test_openvino_on_an_emulated_arm64_board(tmp_path: Path, materials: Material
 
 
 @pytest.mark.board
-def test_the_sample_on_an_arm64_board_over_ssh(tmp_path: Path, materials: Materials) -> None:
+def test_the_sample_on_an_arm64_board_over_ssh(tmp_path: Path, place: Place, materials: Materials) -> None:
     """On a board without Python or sftp: what the host says, by the same port."""
     with ssh_board("dropbear", tmp_path) as board:
         with closing(SshDevice(board.url(), ssh_config=board.client.config)) as device:
             for recipe in ("ort-fp32", "ort-int8"):
-                model = build(recipe, materials, tmp_path / recipe)
+                model = build(recipe, place)
                 here = answers(LocalDevice(), model, materials, tmp_path / "here.npy")
                 there = answers(device, model, materials, tmp_path / "there.npy")
                 assert np.argmax(here, -1).tolist() == np.argmax(there, -1).tolist()
@@ -112,8 +115,10 @@ def test_the_sample_on_an_arm64_board_over_ssh(tmp_path: Path, materials: Materi
 
 
 @pytest.mark.board
-def test_an_artifact_built_here_gives_the_same_answers_on_a_lesser_x86(tmp_path: Path, materials: Materials) -> None:
-    model = build("ort-fp32-opt", materials, tmp_path / "artifact")
+def test_an_artifact_built_here_gives_the_same_answers_on_a_lesser_x86(
+    tmp_path: Path, place: Place, materials: Materials
+) -> None:
+    model = build("ort-fp32-opt", place)
     here = answers(LocalDevice(), model, materials, tmp_path / "here.npy")
     with closing(emulated("intel-n100")) as haswell:
         there = answers(haswell, model, materials, tmp_path / "there.npy")

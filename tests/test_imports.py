@@ -29,7 +29,7 @@ def test_help_loads_click_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["optimize", "profile", "compare", "demo", "inspect", "targets", "engines", "device"]
+    "command", ["optimize", "explain", "profile", "compare", "demo", "inspect", "targets", "engines", "data", "device"]
 )
 def test_help_of_a_command_is_light_too(command: str) -> None:
     assert loaded(f"from edgekit.cli.main import run_cli\nassert run_cli(['{command}', '--help']) == 0") <= LIGHT
@@ -46,7 +46,9 @@ def test_the_check_sees_a_heavy_import() -> None:
 
 def test_the_flow_itself_needs_no_engine_in_the_main_process() -> None:
     """Everything that touches a model runs in children: the parent has neither onnx nor an engine."""
-    assert not loaded("import edgekit; edgekit.optimize; edgekit.inspect; edgekit.profile; edgekit.compare") & {
+    assert not loaded(
+        "import edgekit; edgekit.optimize; edgekit.inspect; edgekit.profile; edgekit.compare; edgekit.check_data"
+    ) & {
         "onnx",
         "onnxruntime",
         "openvino",
@@ -59,6 +61,7 @@ def test_the_public_names_are_these() -> None:
     import edgekit
 
     assert set(edgekit.__all__) == {
+        "DataCheck",
         "EdgekitError",
         "LatencyBudget",
         "Options",
@@ -69,6 +72,7 @@ def test_the_public_names_are_these() -> None:
         "Run",
         "Scenario",
         "__version__",
+        "check_data",
         "compare",
         "inspect",
         "optimize",

@@ -7,7 +7,7 @@ import pytest
 from edgekit.core.cost import fastest_cluster, has_dot_product, predict
 from edgekit.core.plan import Facts, forbiddable, make_plan
 from edgekit.core.recipes import RECIPES, REFERENCE
-from edgekit.core.types import Cluster, Requirements
+from edgekit.core.types import Cluster, LayerCost, Requirements
 from edgekit.errors import TargetIncompatible
 from tests.records import artifact, candidate, model, target
 
@@ -139,7 +139,6 @@ def test_threads_beyond_the_fastest_cluster_change_nothing() -> None:
 
 def test_the_roofline_is_the_documented_sum() -> None:
     """One compute-bound layer by hand: 8e9 MACs at 8 a cycle, 1 GHz, efficiency 0.4 are 2.5 s, and the overhead of a node."""
-    from edgekit.core.types import LayerCost
 
     one = model(layers=(LayerCost("Conv", 8_000_000_000, 1, 1),))
     board = target(clusters=(Cluster("x", 1, 1000, 8, 0, 8),))
@@ -152,3 +151,14 @@ def test_the_roofline_is_the_documented_sum() -> None:
 def test_the_fastest_cluster_is_taken_not_the_largest() -> None:
     little, big = Cluster("a55", 6, 1800, 4, 8, 16), Cluster("a76", 2, 2400, 8, 16, 32)
     assert fastest_cluster(target(clusters=(little, big))) is big
+
+
+def test_int4_is_for_models_that_are_mostly_matrices() -> None:
+    def layers(matrix: int, kernel: int) -> tuple[LayerCost, ...]:
+        return (LayerCost("MatMul", 100, matrix, 10), LayerCost("Conv", 100, kernel, 10))
+
+    mostly_kernels = make_plan(model(layers=layers(400, 600)), target(), ANY, DATA)
+    assert mostly_kernels.left_out["ort-int4-weights"].startswith("matrix products hold 40% of the weights")
+    mostly_matrices = make_plan(model(layers=layers(600, 400)), target(), ANY, DATA)
+    assert "ort-int4-weights" in {candidate.name for candidate in mostly_matrices.candidates}
+    assert "ort-int4-weights" in make_plan(model(layers=()), target(), ANY, DATA).left_out

@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from edgekit.cli.main import cli
+from edgekit.core.types import TensorSpec
+from edgekit.data.read import prepare_data
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -59,6 +63,22 @@ def test_commands_that_need_nothing_run(line: str, tmp_path: Path) -> None:
         [sys.executable, "-m", "edgekit", *words], cwd=tmp_path, capture_output=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_its_data_toml_is_read_as_it_says(tmp_path: Path) -> None:
+    (toml,) = code_blocks("toml")
+    (tmp_path / "data.toml").write_text(toml)
+    rng = np.random.default_rng(0)
+    for split in ("calibration", "selection", "evaluation"):
+        for label in ("cat", "dog"):
+            place = tmp_path / split / label
+            place.mkdir(parents=True)
+            Image.fromarray(rng.integers(0, 256, (300, 400, 3)).astype(np.uint8)).save(place / "1.jpg")
+    image = TensorSpec("image", "float32", (1, 3, 224, 224))
+    info = prepare_data(tmp_path, [image], tmp_path / "feed", None)
+    assert {name: split.samples for name, split in info.splits.items()} == dict.fromkeys(info.splits, 2)
+    assert info.labelled
+    np.testing.assert_array_equal(np.load(tmp_path / "feed" / "evaluation" / "labels.npy"), [0, 1])
 
 
 def test_links_point_at_files() -> None:

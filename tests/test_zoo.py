@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.zoo import fetch, magika, silero_vad, swift_f0
 from benchmarks.zoo.dataset import SPLITS, Case, Input, cuts, toml, write
+from edgekit.data.manifest import read_manifest
 from edgekit.errors import VerificationFailed
 
 
@@ -26,8 +27,12 @@ def test_cuts_are_consecutive_and_cover_everything():
 
 
 def test_a_written_case_reads_back(tmp_path):
-    write(case(starts=np.array([1, 1, 0, 1, 0, 0], np.uint8), state={"h:1": "h"}, shapes=["x:1x3"]), tmp_path)
+    options = {"threshold": 0.3, "output": "y:1"}
+    starts = np.array([1, 1, 0, 1, 0, 0], np.uint8)
+    write(case(starts=starts, state={"h:1": "h"}, shapes=["x:1x3"], metric_options=options), tmp_path)
     declared = tomllib.loads((tmp_path / "data" / "data.toml").read_text())
+    assert declared["metric_options"] == options
+    assert read_manifest(tmp_path / "data").metric_options == options
     assert declared["summary"] == 'says "hi"'
     assert declared["state"] == {"h:1": "h"}
     assert declared["inputs"]["input:0"] == {"dtype": "float32", "scale": 0.5, "offset": -1.0}
@@ -41,6 +46,11 @@ def test_a_written_case_reads_back(tmp_path):
     assert np.concatenate(rows).ravel().tolist() == np.concatenate(labels).tolist() == [0, 1, 2, 3, 4, 5]
     assert np.concatenate(starts).tolist() == [1, 1, 0, 1, 0, 0]
     assert tomllib.loads((tmp_path / "args.toml").read_text()) == {"shape": ["x:1x3"], "max_drop": 0.01}
+
+
+def test_options_that_are_not_given_are_not_written(tmp_path):
+    write(case(), tmp_path)
+    assert "metric_options" not in (tmp_path / "data" / "data.toml").read_text()
 
 
 @pytest.mark.parametrize("changes", [{"sizes": (1, 2, 4)}, {"labels": np.arange(5)}])
@@ -112,3 +122,11 @@ def test_ctc_labels_follow_the_models_own_characters():
     assert ctc_label("a b", classes, 5).tolist() == [1, 3, 2, -1, -1]
     with pytest.raises(KeyError):
         ctc_label("c", classes, 5)
+
+
+def test_labels_above_the_median_are_half_of_each_split():
+    pytest.importorskip("PIL", reason="photographs are read with Pillow, of the bench extra")
+    from benchmarks.zoo.opennsfw import above_median
+
+    labels = above_median(np.array([5.0, 1, 3, 4, 0.1, 0.4, 0.2, 0.3]), (4, 4))
+    assert labels.tolist() == [1, 0, 0, 1, 0, 1, 0, 1]

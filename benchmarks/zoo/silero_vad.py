@@ -17,7 +17,7 @@ SPEECH = "asterisk-core-sounds-en-wav"
 SPEECH_SHA256 = "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d"
 RATE = 16000
 CHUNK, CONTEXT = 512, 64  # 32 ms, preceded by the last 4 ms of the chunk before, as the wheel's own wrapper feeds it
-SIZES = (300, 1000, 2000)
+SIZES = (300, 6000, 8000)
 SPEECH_DB = -40  # a frame is speech down to this level below the clip's loudest
 LONGEST_GAP = 3  # frames: a shorter dip, such as the closure of a plosive, is speech still
 

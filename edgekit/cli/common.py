@@ -38,6 +38,10 @@ device_option = click.option(
     help="Where to measure: local, ssh://user@host, emulated[:target] or a name; see `edgekit device --help`.",
 )
 
+skip_bad_option = click.option(
+    "--skip-bad", is_flag=True, help="Leave out samples that can't be read; they are named and counted."
+)
+
 sysroot_option = click.option(
     "--sysroot", type=click.Path(file_okay=False), help="An arm64 root for emulated boards, instead of fetching one."
 )

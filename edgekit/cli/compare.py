@@ -12,6 +12,7 @@ from edgekit.cli.common import (
     print_json,
     progress_line,
     reach,
+    skip_bad_option,
 )
 
 
@@ -28,6 +29,7 @@ from edgekit.cli.common import (
     "--threads", type=click.IntRange(min=1, max=1024), help="Threads of both.  [default: as each was measured]"
 )
 @click.option("--shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Fix the shape of an input.")
+@skip_bad_option
 @preflight_option
 @click.option("--offline", is_flag=True, help="Fetch no engine library.")
 @json_option

@@ -14,6 +14,7 @@ from edgekit.cli.common import (
     print_json,
     progress_line,
     reach,
+    skip_bad_option,
     sysroot_option,
 )
 from edgekit.core.types import Prefer
@@ -72,13 +73,21 @@ def _requirements(given: dict[str, Any]) -> Any:
     "-d",
     "--data",
     type=click.Path(),
-    help="A calibration_data folder or name, .npz, folder of .npy, or test_data_set_*.",
+    help="A folder with a data.toml, .npz, folder of .npy, or test_data_set_*; or a data set's name.",
 )
 @click.option("-o", "--out", type=click.Path(), help="The run folder.  [default: edgekit-runs/MODEL-TARGET]")
 @click.option("--shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Fix the shape of an input.")
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Use at most N samples of each split.")
 @click.option("--metric", metavar="NAME|module:function", help="Metric, instead of the data set's own.")
+@skip_bad_option
 @click.option("--threads", type=click.IntRange(min=1, max=1024), help="Threads.  [default: all the target lets us use]")
+@click.option(
+    "--time-budget",
+    default="10m",
+    show_default=True,
+    metavar="30m",
+    help="Time for the search for a mixed precision, at most; the best known is kept.",
+)
 @device_option
 @sysroot_option
 @preflight_option
@@ -92,10 +101,12 @@ def optimize(context: click.Context, /, model: str, target: str, as_json: bool, 
 
     Without --data nothing is calibrated: fp32, fp16, dynamic and weight-only candidates are compared on synthetic inputs.
     """
+    from edgekit.core.requirements import parse_time_budget
     from edgekit.core.shapes import parse_shape
     from edgekit.flow.materials import Options
 
     requirements = _requirements(given)
+    given["time_budget_s"] = parse_time_budget(given.pop("time_budget"))
     data, out = given.pop("data"), given.pop("out")
     device, there = given.pop("device"), reach(context, given.pop("sysroot"), given["offline"])
     options = Options(shapes=dict(map(parse_shape, given.pop("shapes"))), threads=given.pop("threads") or 0, **given)

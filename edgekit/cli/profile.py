@@ -13,6 +13,7 @@ from edgekit.cli.common import (
     print_json,
     progress_line,
     reach,
+    skip_bad_option,
     sysroot_option,
 )
 from edgekit.core.profile import Kind
@@ -52,6 +53,7 @@ SUSTAIN_AT_LEAST_S = 120.0
 @click.option("--require-trusted", is_flag=True, help="Exit 7 unless the measurement is trusted.")
 @click.option("--shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Fix the shape of an input.")
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Use at most N samples of each split.")
+@skip_bad_option
 @preflight_option
 @sysroot_option
 @click.option("--offline", is_flag=True, help="Fetch no engine library.")

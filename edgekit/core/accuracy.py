@@ -1,6 +1,7 @@
 """How right an artifact still is, and whether that is right enough. Pure.
 
-- A drop is the reference's score less the candidate's on the same samples, never reported without its count and interval.
+- A drop is how much worse the candidate scores than the reference on the same samples, whichever way the metric points: positive is
+  worse. It is never reported without its count and interval.
 - Feasible means: the drop is at most max-drop, and its 95 % interval ends at or below twice max-drop.
 - Outputs that differ from the reference's by rounding alone are the reference's: no interval is asked of them.
 """
@@ -24,6 +25,9 @@ COLLAPSED_COSINE = 0.9
 
 SETTLE_LIMIT = 10_000_000
 
+# A model that is wrong more often than right on its user's own labels: more often the labels or the preprocessing are.
+DOUBTFUL_VALUE = 0.5
+
 
 @dataclass(frozen=True)
 class OutputSet:
@@ -39,14 +43,34 @@ class OutputSet:
 
 
 @dataclass(frozen=True)
+class MetricOptions:
+    """What a data set may say of its metric, `[metric_options]` in data.toml; each metric's docstring says what it heeds.
+
+    `threshold` makes a yes or no of a value; `blank` is CTC's blank; `space` the token between two words (None: not declared);
+    `classes` are those that count (empty: all that occur); `ignore` is the label of what is not scored, NaN always is one. `output`
+    names the only output that the metric is shown (None: all of them, of which it takes what its docstring says).
+    """
+
+    threshold: float = 0.5
+    blank: int = 0
+    space: int | None = None
+    classes: tuple[int, ...] = ()
+    ignore: int = -1
+    output: str | None = None
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """A candidate against the reference on one split.
 
     `kind` is "task" (scored on labels), "agreement" (scored against the reference's outputs) or "synthetic" (agreement on random
-    inputs). `drop` is reference_value - value, `ci_low`..`ci_high` its 95 % interval. `worse` and `better` count answers that
-    only the reference or only the candidate got right, None when the metric does not count answers. `output_cosine` is each
-    output's mean cosine, `worst_cosine` the lowest of any sample and output. `sqnr_db` is of the worst float output over all
-    samples, None when no float output differs. `nonfinite` counts values that are finite in the reference only.
+    inputs). `direction` says whether a "higher" or a "lower" value is better, `unit` what values and drop are in ("fraction",
+    "cosine", ...). `drop` is by how much `value` is worse than `reference_value`, `ci_low`..`ci_high` its 95 % interval. Of
+    right-or-wrong answers `worse` and `better` count those that only the reference or only the candidate got right, `answers`
+    all of them (as many as samples when None), `effective_answers` the independent ones the interval rests on; None when the
+    metric does not count answers. `output_cosine` is each output's mean cosine, `worst_cosine` the lowest of any sample and
+    output. `sqnr_db` is of the worst float output over all samples, None when no float output differs. `nonfinite` counts values
+    that are finite in the reference only.
     """
 
     metric: str
@@ -67,6 +91,10 @@ class Accuracy:
     output_cosine: Mapping[str, float] = field(default_factory=dict)
     worse: int | None = None
     better: int | None = None
+    direction: str = "higher"
+    unit: str = "fraction"
+    answers: int | None = None
+    effective_answers: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +125,15 @@ def is_equivalent(accuracy: Accuracy) -> bool:
     return quiet and accuracy.worst_cosine >= EQUIVALENT_COSINE and accuracy.nonfinite == 0
 
 
+def doubt(reference: Accuracy) -> str:
+    """Why the data may not suit the model, from what the model as given scores on its labels; an empty string without a reason."""
+    a = reference
+    if a.kind != "task" or a.unit != "fraction" or a.direction != "higher" or a.reference_value >= DOUBTFUL_VALUE:
+        return ""
+    scored = f"the model as given scores {a.metric} {a.reference_value:.4f} on this data (n={a.n})"
+    return f"{scored}: are the labels in its order, and the inputs prepared as in training? edgekit data check tries"
+
+
 def feasible(accuracy: Accuracy, max_drop: float) -> Feasibility:
     """Does the drop hold within `max_drop` (absolute, the metric's unit)? A rejection says how many samples would settle it."""
     a = accuracy
@@ -123,7 +160,7 @@ def _settling(accuracy: Accuracy, max_drop: float) -> str:
 def samples_to_settle(accuracy: Accuracy, max_drop: float) -> int | None:
     """How many samples would bring the interval to one side of the bar if the drop stays what it is.
 
-    Counted answers are scaled and their interval recomputed; of other scores the interval shrinks with the square root of the
+    Counted answers are scaled and their interval is recomputed; of other scores the interval shrinks with the square root of the
     count. None when no number below SETTLE_LIMIT would do (the drop lies on the bar).
     """
     a = accuracy
@@ -138,6 +175,9 @@ def samples_to_settle(accuracy: Accuracy, max_drop: float) -> int | None:
 
 def _interval_at(a: Accuracy, n: int) -> tuple[float, float]:
     if a.worse is not None and a.better is not None and a.n:
-        return paired_difference_interval(a.worse * n / a.n, a.better * n / a.n, n)
+        answers = a.answers or a.n
+        effective = (a.effective_answers or answers) * n / a.n
+        share = effective / answers
+        return paired_difference_interval(a.worse * share, a.better * share, effective)
     shrink = math.sqrt(a.n / n)
     return a.drop - (a.drop - a.ci_low) * shrink, a.drop + (a.ci_high - a.drop) * shrink

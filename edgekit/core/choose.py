@@ -40,6 +40,29 @@ def figures(outcome: Outcome, target_origin: Origin) -> Figures | None:
     return None
 
 
+def may_win(
+    outcome: Outcome, outcomes: Sequence[Outcome], requirements: Requirements, target_origin: Origin, gain: float
+) -> bool:
+    """Whether the candidate, if its answers held, would be the only one that fits or `gain` times as good as the best that does."""
+    own = figures(outcome, target_origin)
+    if own is None:
+        return False
+    rivals = [
+        numbers
+        for other in outcomes
+        if (numbers := figures(other, target_origin)) is not None
+        and not _ruled_out(other, requirements, {})
+        and not shortfalls(other, numbers, requirements)
+    ]
+    return all(_is_better(own, rival, requirements.prefer, gain) for rival in rivals)
+
+
+def _is_better(own: Figures, other: Figures, prefer: Prefer, gain: float) -> bool:
+    if prefer is Prefer.THROUGHPUT:
+        return own.throughput_ips >= other.throughput_ips * gain
+    return _cost(own, prefer) * gain <= _cost(other, prefer)
+
+
 def choose(
     outcomes: Sequence[Outcome],
     requirements: Requirements,

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edgekit.core.accuracy import MetricOptions
+from edgekit.core.contract import Contract
+
 SPLITS = ("calibration", "selection", "evaluation")
 
 
@@ -20,6 +23,7 @@ class DataSetInfo:
 
     `sha256` covers the metric, the state and every split's arrays. `state` maps an output to the input it is fed back to;
     `fed_inputs` are the other inputs. Every input has a file `<split>/<index>.npy`; that of state holds zeros, its initial value.
+    `metric_options` are what the data set says of its metric, `contract` how each input's stored samples become the model's tensor.
     `synthetic` data were drawn at random: they compare implementations and say nothing about the task.
     """
 
@@ -32,3 +36,5 @@ class DataSetInfo:
     state: Mapping[str, str] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
     synthetic: bool = False
+    metric_options: MetricOptions = field(default_factory=MetricOptions)
+    contract: Mapping[str, Contract] = field(default_factory=dict)

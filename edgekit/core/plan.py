@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from edgekit.core.recipes import RECIPES, REFERENCE, run_config
+from edgekit.core.recipes import FAMILIES, MIXED, RECIPES, REFERENCE, run_config
 from edgekit.core.types import BuildSpec, Candidate, ModelInfo, Recipe, Requirements, Target
 from edgekit.errors import TargetIncompatible
 
@@ -12,6 +12,11 @@ BF16_FEATURES = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 # Opset 13 gave QuantizeLinear its `axis`: per-channel QDQ below it builds a model that does not load.
 MIN_QDQ_OPSET = 13
+
+
+# int4 is for models that are mostly matrices: elsewhere it leaves most weights as they are, and costs answers.
+MATRIX_OPS = frozenset({"MatMul", "Gemm"})
+MATRIX_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,15 @@ def _why_not(recipe: Recipe, model: ModelInfo, target: Target, requirements: Req
         return "the model is already quantized"
     if recipe.needs_calibration and recipe.engine == "onnxruntime" and model.opset < MIN_QDQ_OPSET:
         return f"per-channel QDQ needs opset {MIN_QDQ_OPSET}, the model stayed at {model.opset}"
+    if recipe.precision.startswith("int4") and (share := _matrix_share(model)) < MATRIX_SHARE:
+        return f"matrix products hold {share:.0%} of the weights, int4 is for models where they hold most"
     return ""
+
+
+def _matrix_share(model: ModelInfo) -> float:
+    """The part of all weights that matrix products read."""
+    total = sum(layer.weight_elements for layer in model.layers)
+    return sum(layer.weight_elements for layer in model.layers if layer.op in MATRIX_OPS) / total if total else 0.0
 
 
 def _why_not_bf16(target_isa: Iterable[str], host_isa: Iterable[str], name: str) -> str:
@@ -111,11 +124,11 @@ def forbiddable() -> tuple[str, ...]:
     for recipe in RECIPES.values():
         if recipe.name != REFERENCE:
             words.update(dict.fromkeys((recipe.engine, *precision_words(recipe), recipe.name)))
-    return tuple(words)
+    return (*words, *(parent + MIXED for family in FAMILIES for parent in family))
 
 
 def _quantizes(recipe: Recipe) -> bool:
-    return recipe.precision.startswith("int8")
+    return recipe.precision.startswith(("int8", "int4"))
 
 
 def _already_quantized(op_counts: Mapping[str, int]) -> bool:

@@ -2,10 +2,13 @@
 
 - a recipe is an engine, steps from that engine's table, and whether they need data; which suit a target, the planner decides;
 - recipes with the same engine and steps share one artifact and differ in how it is run;
-- the first recipe is the reference: the model exactly as it was given.
+- the first recipe is the reference: the model exactly as it was given;
+- a search makes recipes of its own from those that quantize: `mixed`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from edgekit.core.types import Recipe, RunConfig, Step
 
@@ -51,7 +54,7 @@ def _ov(name: str, precision: str, *steps: Step, needs_calibration: bool = False
     return Recipe(name, OPENVINO, precision, steps, needs_calibration)
 
 
-_NNCF = Step("quantize", {"preset": "mixed", "subset_size": 300, "fast_bias_correction": True})
+_NNCF = Step("quantize", {"preset": "mixed", "subset_size": 300, "bias_correction": "fast"})
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -62,19 +65,24 @@ RECIPES: dict[str, Recipe] = {
         # Convolutions stay fp32: dynamic int8 convolution is 4 to 10 times slower.
         _ort("ort-int8-dynamic", "int8", FOLD_FOR_INT8, Step("quantize_dynamic", {"ops": ("MatMul", "LSTM")})),
         _ort("ort-int8-weights", "int8-weights", FOLD_FOR_INT8, Step("quantize_weights", {"min_elements": 1024})),
+        # A matrix product reads each weight once: where they hold most of the model, its time is that of reading them.
+        _ort(
+            "ort-int4-weights",
+            "int4-weights",
+            Step("fold", {"growth": 2.0, "without": ("MatMulAddFusion",)}),
+            Step("quantize_weights_int4", {"block_size": 32, "symmetric": False, "activations": "int8"}),
+        ),
         _ort(
             "ort-int8",
             "int8",
-            FOLD_FOR_INT8,
-            Step("quantize_static", {"ops": INT8_ARITHMETIC + INT8_PASSED_ON}),
+            Step("quantize_static", {"ops": INT8_ARITHMETIC + INT8_PASSED_ON, "ranges": "minmax"}),
             needs_calibration=True,
         ),
         # Attention and other MatMuls stay fp32: where they carry the answer, this keeps it.
         _ort(
             "ort-int8-conv",
             "int8",
-            FOLD_FOR_INT8,
-            Step("quantize_static", {"ops": ("Conv", "Clip", "MaxPool", "Relu")}),
+            Step("quantize_static", {"ops": ("Conv", "Clip", "MaxPool", "Relu"), "ranges": "minmax"}),
             needs_calibration=True,
         ),
         _ov("ov-f32", "fp32", Step("convert")),
@@ -83,6 +91,11 @@ RECIPES: dict[str, Recipe] = {
         _ov("ov-int8", "int8", _NNCF, needs_calibration=True),
         _ov("ov-int8-bf16", "int8", _NNCF, needs_calibration=True),
         _ov("ov-int8-weights", "int8-weights", Step("compress_weights", {"mode": "int8_sym"})),
+        _ov(
+            "ov-int4-weights",
+            "int4-weights",
+            Step("compress_weights", {"mode": "int4_asym", "group_size": 64, "ratio": 1.0, "all_layers": True}),
+        ),
     )
 }
 
@@ -97,11 +110,36 @@ _FLUSH_DENORMALS = {"session.set_denormal_as_zero": "1"}
 _FOLD_WEIGHTS = {"session.disable_quant_qdq": "1"}
 
 
+# What a mixed recipe is called after its parent.
+MIXED = "-mixed"
+
+# Recipes a search for a mixed precision may begin from; of those in one family, from the best.
+FAMILIES = (("ort-int8",), ("ov-int8", "ov-int8-bf16"))
+
+
+def mixed(parent: Recipe, keep: Iterable[str], settings: Mapping[str, Any]) -> Recipe:
+    """The int8 recipe `parent`, quantized by `settings`, with the nodes `keep` of the flat model left in floating point."""
+    *before, last = parent.steps
+    params = {**last.params, **settings, "keep": tuple(sorted(keep))}
+    return replace(parent, name=parent.name + MIXED, steps=(*before, replace(last, params=params)))
+
+
+def reads_flat(recipe: Recipe) -> bool:
+    """Whether the recipe is made from the flat model, or speaks of its nodes."""
+    return reads_histograms(recipe) or any("keep" in step.params for step in recipe.steps)
+
+
+def reads_histograms(recipe: Recipe) -> bool:
+    """Whether the recipe's ranges are found in edgekit's own calibration."""
+    return any(step.name == "quantize_static" for step in recipe.steps)
+
+
 def run_config(recipe: str, threads: int) -> RunConfig:
-    """How the artifact of `recipe` is run on `threads` threads."""
+    """How the artifact of `recipe` is run on `threads` threads; a mixed one as its parent."""
+    name = recipe.removesuffix(MIXED)
     options: dict[str, str] = {}
-    if RECIPES[recipe].engine == ONNXRUNTIME and recipe != REFERENCE:
+    if RECIPES[name].engine == ONNXRUNTIME and name != REFERENCE:
         options |= _FLUSH_DENORMALS
-    if recipe == "ort-int8-weights":
+    if name == "ort-int8-weights":
         options |= _FOLD_WEIGHTS
-    return RunConfig(threads, _PRECISION_HINTS.get(recipe, "f32"), options)
+    return RunConfig(threads, _PRECISION_HINTS.get(name, "f32"), options)

@@ -57,6 +57,14 @@ def parse_duration(text: str, option: str) -> float:
     return value * _DURATION_UNITS_S[unit]
 
 
+def parse_time_budget(text: str, option: str = "--time-budget") -> float:
+    """`"90s"`, `"30m"`, `"2h"` or plain seconds to seconds. Raises UsageError naming `option`."""
+    value, unit = _split(text, option, "30m")
+    if unit and unit not in _DURATION_UNITS_S:
+        raise UsageError(f"'{text}' has another unit than s, m or h", where=option, next_step="for example 30m")
+    return positive(value * _DURATION_UNITS_S.get(unit, 1.0), option)
+
+
 def positive(value: float, option: str) -> float:
     """`value` if it is finite and above zero. Raises UsageError."""
     if not math.isfinite(value) or value <= 0:

@@ -45,7 +45,10 @@ class Load:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One candidate on one device. `ratio` is its p50 over the baseline's, paired by round of the same race."""
+    """One candidate on one device. `ratio` is its p50 over the baseline's, paired by round of the same race.
+
+    `ratio_interval` is its 95 % interval, None of the baseline itself.
+    """
 
     origin: Origin
     device: str
@@ -58,6 +61,7 @@ class Measurement:
     memory: Memory
     settings_asked: Mapping[str, str] = field(default_factory=dict)
     settings_in_force: Mapping[str, str] = field(default_factory=dict)
+    ratio_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,11 @@ class Outcome:
     @property
     def blocked(self) -> Verdict | None:
         return next((v for v in self.verdicts if v.code in BLOCKING), None)
+
+    @property
+    def runs(self) -> bool:
+        """Whether it can be measured. One that collapsed can: its speed is what keeping its accuracy may be worth."""
+        return self.blocked is None or self.blocked.code is VerdictCode.COLLAPSED
 
 
 @dataclass(frozen=True)

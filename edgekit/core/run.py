@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from edgekit.core.accuracy import Accuracy
 from edgekit.core.dataset import DataSetInfo
 from edgekit.core.facts import DeviceFacts
+from edgekit.core.findings import RunFinding
 from edgekit.core.results import Choice, Origin, Outcome, Proof
+from edgekit.core.search import Search
 from edgekit.core.types import ModelInfo, Requirements, Target
 
 RUN_SCHEMA = 1
@@ -26,7 +28,8 @@ class Run:
 
     `target_origin` says where the figures the choice rests on come from. `evaluation` is the chosen candidate's accuracy on the
     evaluation split, None without data. `artifact_files` are relative to the run folder; the first one is opened. `proof` is the
-    chosen artifact's run on a device, None where there was none.
+    chosen artifact's run on a device, None where there was none. `searches` are those for a mixed precision, one a family that was
+    worth it or was looked at; `findings` say what the run teaches, the most decisive first.
     """
 
     schema: int
@@ -51,6 +54,8 @@ class Run:
     notices: tuple[str, ...]
     next_steps: tuple[str, ...]
     proof: Proof | None = None
+    searches: tuple[Search, ...] = ()
+    findings: tuple[RunFinding, ...] = ()
 
     def outcome(self, name: str) -> Outcome:
         """The outcome of the candidate called `name`. Raises KeyError."""

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.core.contract import Contract
 from edgekit.core.types import TensorSpec
 from edgekit.data.arrays import Array, Column
-from edgekit.data.sources import Transform, fixed_shape
+from edgekit.data.parts import fixed_shape
+from edgekit.data.preprocess import arithmetic
 from edgekit.errors import InputRejected
 from edgekit.store import sha256_file
 
@@ -44,11 +46,11 @@ def storage_dtype(spec: TensorSpec) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Feed:
-    """One input's column with the tensor it becomes."""
+    """One input's column with the tensor it becomes, by the contract that data.toml gives it, if any."""
 
     column: Column
     spec: TensorSpec
-    transform: Transform | None
+    contract: Contract | None
 
     def blocks(self, indices: Array) -> Iterator[Array]:
         """The samples at `indices` as the model's tensors, a bounded block at a time."""
@@ -63,7 +65,7 @@ def check_dtype(feed: Feed) -> str | None:
     """A notice when the stored type is cast, None when it is the model's. Raises InputRejected when the cast isn't safe."""
     stored, target = feed.column.dtype, storage_dtype(feed.spec)
     what = f"'{feed.spec.name}' is stored as {stored.name} and fed as {feed.spec.dtype}"
-    if feed.transform is not None:
+    if feed.contract is not None:
         return None
     if feed.spec.dtype == "bfloat16":
         if stored.kind == "u" and stored.itemsize == 2:
@@ -84,13 +86,15 @@ def check_dtype(feed: Feed) -> str | None:
 def convert(stored: Array, feed: Feed, indices: Array) -> Array:
     """A block [n, *shape] in the storage type, C order. Raises InputRejected naming the first bad sample."""
     target = storage_dtype(feed.spec)
-    if feed.spec.dtype == "bfloat16" and stored.dtype.kind == "u" and feed.transform is None:
+    if feed.spec.dtype == "bfloat16" and stored.dtype.kind == "u" and feed.contract is None:
         bits = stored.astype(target)
         _refuse((bits & 0x7F80) == 0x7F80, feed, indices, "is not finite")
         return np.ascontiguousarray(bits)
     _refuse(~np.isfinite(stored), feed, indices, "is not finite")
-    if feed.transform is not None and not feed.transform.is_identity:
-        stored = stored.astype(np.float32) * np.float32(feed.transform.scale) + np.float32(feed.transform.offset)
+    if feed.contract is not None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored = arithmetic(stored, feed.contract)
+        _refuse(~np.isfinite(stored), feed, indices, "is too large for float32")
     if feed.spec.dtype == "bfloat16":
         bits = to_bfloat16(stored)
         _refuse((bits & 0x7F80) == 0x7F80, feed, indices, "is too large for bfloat16")

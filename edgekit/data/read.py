@@ -9,26 +9,31 @@
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from edgekit.core.accuracy import MetricOptions
 from edgekit.core.dataset import SPLITS, DataSetInfo, SplitInfo
 from edgekit.core.types import TensorSpec
 from edgekit.data.arrays import Array, Column
 from edgekit.data.feed import BLOCK_BYTES, Feed, check_dtype, sample_digests, storage_dtype, write_feed, write_npy
-from edgekit.data.manifest import did_you_mean
-from edgekit.data.metrics import METRICS
-from edgekit.data.sources import WHOLE, Part, Source, fixed_shape, open_source
+from edgekit.data.manifest import FILE, did_you_mean
+from edgekit.data.metrics import METRICS, metric_options
+from edgekit.data.parts import WHOLE, Part, Source, fixed_shape
+from edgekit.data.sources import open_source
 from edgekit.errors import InputRejected, UsageError
 
 SEED = 20261122
+DEFAULT_METRIC_OPTIONS = MetricOptions()
 MIN_SAMPLES = 4
 # Ranges and histograms have settled long before this many samples; more only costs calibration time.
 CALIBRATION_CAP = 500
+MAX_FEED_BYTES = 7 << 30  # of one input in one split, as fed
 
 
 @dataclass(frozen=True)
@@ -41,24 +46,34 @@ class _Split:
     starts: Array | None
 
 
-def prepare_data(source: Path, inputs: list[TensorSpec], out: Path, samples: int | None) -> DataSetInfo:
-    """Write the feed layout of `source` under `out`, at most `samples` a split. Raises InputRejected, UsageError."""
+def prepare_data(
+    source: Path, inputs: list[TensorSpec], out: Path, samples: int | None, skip_bad: bool = False
+) -> DataSetInfo:
+    """Write the feed layout of `source` under `out`, at most `samples` a split. Raises InputRejected, UsageError.
+
+    With `skip_bad`, single samples that can't be read are left out, of every input and the labels, and counted in a notice.
+    """
     if samples is not None and samples < 1:
         raise UsageError(f"{samples} is not a number of samples", where="--samples")
     scratch = out / ".unpacked"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
-        found = open_source(source, inputs, scratch)
+        found = open_source(source, inputs, scratch, skip_bad)
         notices = [*found.notices]
         splits = _splits(found, inputs, notices)
         labelled = _labelled(found)
         metric = _metric(found, labelled, str(source))
+        options = metric_options(found.metric_options, f"{source}/{FILE} [metric_options]")
         splits = _limited(_disjoint(splits, notices, str(source)), samples, notices, str(source))
+        if "calibration" in splits and len(splits["calibration"].indices) == 1:
+            notices.append("calibrated on 1 sample: ranges are those of that sample")
+        _check_bytes(splits, str(source))
         written = {name: _write(out / name, split) for name, split in splits.items()}
         _write_initial_state(out, written, found.state, inputs)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return describe(found.name, metric, labelled, written, found.state, inputs, notices)
+    info = describe(found.name, metric, labelled, written, found.state, inputs, notices, metric_options=options)
+    return replace(info, contract=found.contracts)
 
 
 def describe(
@@ -70,12 +85,26 @@ def describe(
     inputs: list[TensorSpec],
     notices: list[str],
     synthetic: bool = False,
+    metric_options: MetricOptions = DEFAULT_METRIC_OPTIONS,
 ) -> DataSetInfo:
     """The record of a written feed layout; its sha256 covers all that a measurement on it depends on."""
     fed = tuple(s.name for s in inputs if s.name not in state.values())
     digests = {key: split.sha256 for key, split in splits.items()}
-    sha256 = digest({"metric": metric, "state": dict(state), "inputs": fed, "splits": digests})
-    return DataSetInfo(name, sha256, metric, labelled, dict(splits), fed, dict(state), tuple(notices), synthetic)
+    described: dict[str, object] = {"metric": metric, "state": dict(state), "inputs": fed, "splits": digests}
+    if metric_options != DEFAULT_METRIC_OPTIONS:
+        described["metric_options"] = asdict(metric_options)
+    return DataSetInfo(
+        name,
+        digest(described),
+        metric,
+        labelled,
+        dict(splits),
+        fed,
+        dict(state),
+        tuple(notices),
+        synthetic,
+        metric_options,
+    )
 
 
 def digest(description: object) -> str:
@@ -90,7 +119,7 @@ def _splits(found: Source, inputs: list[TensorSpec], notices: list[str]) -> dict
     """The declared splits, or a division of the whole."""
     if WHOLE in found.parts:
         part = found.parts[WHOLE]
-        shares = divide(part.count, _classes(part.labels), next(iter(part.columns.values())).where)
+        shares = shares_of(part, bool(found.state))
         counts = ", ".join(f"{len(rows)} {name}" for name, rows in shares.items())
         notices.append(f"no splits are declared: {part.count} samples were divided into {counts}")
         parts = {name: (part, rows) for name, rows in shares.items()}
@@ -101,27 +130,42 @@ def _splits(found: Source, inputs: list[TensorSpec], notices: list[str]) -> dict
     splits = {}
     for name, (part, rows) in parts.items():
         feeds = {
-            i: Feed(part.columns[spec.name], spec, found.transforms.get(spec.name))
+            i: Feed(part.columns[spec.name], spec, found.contracts.get(spec.name))
             for i, spec in enumerate(inputs)
             if spec.name in part.columns
         }
         casts = (check_dtype(feed) for feed in feeds.values())
         notices.extend(cast for cast in casts if cast and cast not in notices)
-        splits[name] = _Split(part, feeds, rows, _starts(part, bool(found.state)))
+        starts = _starts(part, bool(found.state))
+        splits[name] = _Split(part, feeds, rows, None if starts is None else starts[rows])
     if found.state and not all(split.part.starts for split in splits.values()):
         notices.append("state without declared sequences: each split is one sequence")
     return splits
 
 
-def divide(count: int, classes: Array | None, where: str) -> dict[str, Array]:
+def shares_of(part: Part, has_state: bool) -> dict[str, Array]:
+    """Rows of a whole set by split, no sequence cut in two. Raises InputRejected when there is too little to divide."""
+    where = next(iter(part.columns.values())).where
+    starts = _starts(part, has_state)
+    if starts is None:
+        return divide(part.count, _classes(part.labels), where)
+    begins = np.flatnonzero(starts)
+    sequences = np.split(np.arange(part.count), begins[1:])
+    chosen = divide(len(begins), None, where, "sequences")
+    return {name: np.concatenate([sequences[k] for k in units]) for name, units in chosen.items()}
+
+
+def divide(count: int, classes: Array | None, where: str, units: str = "samples") -> dict[str, Array]:
     """Row numbers by split: a quarter for calibration (CALIBRATION_CAP at most), a quarter for selection, the rest for evaluation.
 
     Rows are dealt in a seeded random order; with `classes` each class is spread evenly over that order, which makes every split
-    hold it in proportion. Raises InputRejected below MIN_SAMPLES.
+    hold it in proportion. `units` names what is divided. Raises InputRejected below MIN_SAMPLES.
     """
     if count < MIN_SAMPLES:
         raise InputRejected(
-            f"holds {count} samples; three splits that never overlap need at least {MIN_SAMPLES}", where=where
+            f"holds {count} {units}, too few to divide into {', '.join(SPLITS)}",
+            where=where,
+            next_step=f"give {MIN_SAMPLES} at least, or declare selection and evaluation in a {FILE}",
         )
     rng = np.random.default_rng(SEED)
     order = rng.permutation(count)
@@ -204,6 +248,19 @@ def _limited(splits: dict[str, _Split], samples: int | None, notices: list[str],
         order = np.arange(counts[name]) if split.starts is not None else rng.permutation(counts[name])
         result[name] = _take(split, np.sort(order[:samples]))
     return result
+
+
+def _check_bytes(splits: Mapping[str, _Split], where: str) -> None:
+    """Raises InputRejected for what would not fit the disk's or the child process's bounds once it is fed."""
+    for name, split in splits.items():
+        for feed in split.feeds.values():
+            size = len(split.indices) * math.prod(fixed_shape(feed.spec)) * storage_dtype(feed.spec).itemsize
+            if size > MAX_FEED_BYTES:
+                raise InputRejected(
+                    f"{name} takes {size / 2**30:.1f} GiB as fed to '{feed.spec.name}', over {MAX_FEED_BYTES >> 30} GiB",
+                    where=where,
+                    next_step="use fewer with --samples",
+                )
 
 
 # ------------------------------------------------------------------------------------------------- labels and metric

@@ -9,8 +9,8 @@ from edgekit.core.dataset import DataSetInfo, SplitInfo
 from edgekit.core.types import TensorSpec
 from edgekit.data.arrays import Array
 from edgekit.data.feed import BLOCK_BYTES, storage_dtype, to_bfloat16, write_npy
+from edgekit.data.parts import fixed_shape
 from edgekit.data.read import describe, digest
-from edgekit.data.sources import fixed_shape
 
 # Small enough to be a valid index into any table of two rows or more.
 _INTEGERS_BELOW = 2

@@ -18,7 +18,11 @@ from edgekit.errors import InputRejected
 
 @dataclass(frozen=True)
 class Task:
-    """One build: `original` is untouched, `model` has fixed shapes; steps work in `scratch`, and leave remarks in `notes`."""
+    """One build: `original` is untouched, `model` has fixed shapes; steps work in `scratch`, and leave remarks in `notes`.
+
+    `flat` is the model as `quantize.flatten` leaves it, `histograms` what calibration saw of its activations; None where the recipe
+    reads neither.
+    """
 
     recipe: Recipe
     numeric: NumericRules
@@ -27,6 +31,8 @@ class Task:
     calibration: Path | None
     out: Path
     scratch: Path
+    flat: Path | None = None
+    histograms: Path | None = None
     notes: list[str] = field(default_factory=list)
 
 

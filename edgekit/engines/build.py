@@ -25,18 +25,28 @@ from edgekit.store import sha256_file
 FULL_DISK_BYTES = 64 << 10
 
 
-def build_artifact(spec: BuildSpec, original: Path, model: Path, calibration: Path | None, out: Path) -> Built:
+def build_artifact(
+    spec: BuildSpec,
+    original: Path,
+    model: Path,
+    calibration: Path | None,
+    out: Path,
+    flat: Path | None = None,
+    histograms: Path | None = None,
+) -> Built:
     """Make the artifact of `spec` in the folder `out`, from `original` as given and `model` with fixed shapes.
 
-    `calibration` holds `<i>.npy` for each input i, stacked [N, *shape]. Raises InputRejected with a one-line reason, `where` is
-    the recipe's name.
+    `calibration` holds `<i>.npy` for each input i, stacked [N, *shape]; `flat` and `histograms` are what `quantize` made of model
+    and data, for recipes that read them. Raises InputRejected with a one-line reason, `where` is the recipe's name.
     """
     engine = _engine(spec.recipe.engine)
     before = _digests(original, model)
     wanted = onnx_ports(onnx.load(str(model), load_external_data=False))
     out.mkdir(parents=True, exist_ok=True)
     with _scratch(out) as scratch:
-        built = _run(engine, Task(spec.recipe, spec.numeric, original, model, calibration, out, scratch))
+        built = _run(
+            engine, Task(spec.recipe, spec.numeric, original, model, calibration, out, scratch, flat, histograms)
+        )
     if _digests(original, model) != before:
         raise InternalError("the build changed the model it was given", where=spec.recipe.name)
     _verify(engine, out, built, wanted, spec.recipe.name)

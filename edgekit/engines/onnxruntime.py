@@ -2,25 +2,26 @@
 
 - what is stored means the same on every CPU: optimization stops at EXTENDED, and no hardware layout gets through;
 - every session names its threads and the CPU provider;
-- constants are folded before quantizing: weights behind a Constant, Identity or BatchNormalization node are not seen otherwise.
+- constants are folded before quantizing: weights behind a Constant, Identity or BatchNormalization node are not seen otherwise;
+- static int8 takes its ranges from `quantize`; where QDQ pairs go and what they fuse to is ONNX Runtime's own.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnxruntime as ort
-from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
-from onnxruntime.quantization.calibrate import MinMaxCalibrater, save_tensors_data
+from onnxruntime.quantization import quantize_dynamic
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from edgekit.core.types import Built
-from edgekit.engines import graphs
-from edgekit.engines.base import Ports, Samples, Steps, Task, one_line, onnx_ports
+from edgekit.engines.base import Ports, Steps, Task, one_line, onnx_ports
 from edgekit.errors import InputRejected
+from edgekit.quantize import collect, graphs, nbits, qdq
+from edgekit.quantize.ranges import find_ranges
 
 name = "onnxruntime"
 
@@ -28,13 +29,11 @@ FILE = "model.onnx"
 THREADS = 2
 HARDWARE_LAYOUT = "com.microsoft.nchwc"
 TABLE_BYTES = 4096  # constants above it are left to be folded at load in a model that would grow too much
-PER_CHANNEL_OPSET = 13  # QuantizeLinear has an `axis` since
 LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
 }
-TYPES = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
 
 
 def build(task: Task) -> Built:
@@ -98,7 +97,8 @@ def fold(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
     """Fold constants and infer shapes: what the quantizers need to see weights and types. Without it, if ORT cannot."""
     out = task.scratch / "folded.onnx"
     try:
-        onnx.shape_inference.infer_shapes_path(str(_optimized(task, model, "basic", params["growth"])), str(out))
+        folded = _optimized(task, model, "basic", params["growth"], params.get("without", ()))
+        onnx.shape_inference.infer_shapes_path(str(folded), str(out))
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's and onnx's own; the next step may do without
         task.notes.append(f"constants were not folded before quantizing: {one_line(error)}")
         return model
@@ -110,17 +110,19 @@ def optimize(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
     return _optimized(task, model, params["level"], params["growth"])
 
 
-def _optimized(task: Task, model: Path, level: str, growth: float) -> Path:
-    """The model as optimized at `level`; if that made it more than `growth` times larger, again with its tables not folded.
+def _optimized(task: Task, model: Path, level: str, growth: float, without: Sequence[str] = ()) -> Path:
+    """The model as optimized at `level`, but for the optimizers in `without`.
 
-    ORT folds those at load: what is stored is smaller, what runs is the same.
+    If that made it more than `growth` times larger, again with its tables not folded. ORT folds
+    those at load: what is stored is smaller, what runs is the same.
     """
     out = task.scratch / f"{level}.onnx"
-    ort.InferenceSession(str(model), _options(level=level, save_to=out), providers=["CPUExecutionProvider"])
+    how = {"providers": ["CPUExecutionProvider"], "disabled_optimizers": list(without)}
+    ort.InferenceSession(str(model), _options(level=level, save_to=out), **how)
     if out.stat().st_size > growth * model.stat().st_size:
         options = _options(level=level, save_to=out)
         options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(TABLE_BYTES))
-        ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(str(model), options, **how)
     return out
 
 
@@ -143,7 +145,7 @@ def dynamic(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
         op_types_to_quantize=list(params["ops"]),
         per_channel=task.numeric.per_channel,
         reduce_range=task.numeric.reduce_range,
-        weight_type=TYPES[task.numeric.weight_type],
+        weight_type=qdq.TYPES[task.numeric.weight_type],
         extra_options={"EnableSubgraph": True},
     )
     return out
@@ -158,33 +160,51 @@ def weights(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
     return out
 
 
-def static(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
-    """QDQ with ranges from calibration data, minimum and maximum over all samples."""
-    loaded = onnx.load(str(model))
-    if graphs.opset(loaded) < PER_CHANNEL_OPSET:
-        raise InputRejected(
-            f"static int8 needs opset {PER_CHANNEL_OPSET} or later, the model has {graphs.opset(loaded)}"
-        )
-    inner = graphs.arithmetic_ops_in_bodies(loaded)
-    if inner:
-        task.notes.append(f"{inner} operators inside If or Loop bodies stay fp32: static int8 does not reach them")
-    graphs.own_biases(loaded)
-    flat, ranges, out = (task.scratch / name for name in ("flat.onnx", "ranges.json", "static.onnx"))
-    onnx.save(loaded, str(flat))
-    samples = Samples(task.calibration, onnx_ports(loaded).inputs)
-    calibrate(flat, tuple(params["ops"]), samples, ranges, task.scratch)
-    quantize_static(
-        flat,
-        out,
-        calibration_cache_path=ranges,
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=list(params["ops"]),
-        per_channel=task.numeric.per_channel,
-        reduce_range=task.numeric.reduce_range,
-        activation_type=TYPES[task.numeric.activation_type],
-        weight_type=TYPES[task.numeric.weight_type],
-    )
+def weights_int4(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
+    """Matrices of MatMul stored as int4, a scale to a block of a column; "activations" says what they are multiplied as."""
+    level = {"float32": nbits.FLOAT32, "int8": nbits.INT8}[params["activations"]]
+    changed = nbits.quantize_matmuls(onnx.load(str(model)), params["block_size"], params["symmetric"], level)
+    out = task.scratch / "int4.onnx"
+    onnx.save(changed, str(out))
     return out
+
+
+def static(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
+    """QDQ on the flat model, with the ranges that `params["ranges"]` finds in the histograms; nodes in "keep" stay float.
+
+    Where nothing can be quantized, the flat model itself: that it has no int8 is seen when it is counted.
+    """
+    if task.flat is None:
+        raise InputRejected("needs calibration data", next_step="give representative samples with --data")
+    flat = onnx.load(str(task.flat))
+    if inner := graphs.arithmetic_ops_in_bodies(flat):
+        task.notes.append(f"{inner} operators inside If or Loop bodies stay fp32: static int8 does not reach them")
+    if task.histograms is None:
+        return task.flat
+    found = collect.load(task.histograms)
+    finite = {name: histogram for name, histogram in found.items() if not histogram.nonfinite}
+    keep = {*params.get("keep", ()), *_unbounded(task, flat, params["ops"], found.keys() - finite.keys())}
+    plan = qdq.QdqPlan(tuple(params["ops"]), tuple(sorted(keep)))
+    if not any(qdq.is_planned(node, plan) for node in flat.graph.node):
+        return task.flat
+    ranges = find_ranges(finite, params["ranges"], qdq.activation_grid(task.numeric))
+    out = task.scratch / "static.onnx"
+    onnx.save(qdq.insert(flat, ranges, plan, task.numeric), str(out))
+    return out
+
+
+def _unbounded(task: Task, flat: onnx.ModelProto, ops: Collection[str], nonfinite: Collection[str]) -> list[str]:
+    """The nodes that touch tensors which calibration saw NaN or infinities in: no range holds those, they stay float."""
+    found = [
+        node.name
+        for node in flat.graph.node
+        if node.op_type in ops and not set(nonfinite).isdisjoint((*node.input, *node.output))
+    ]
+    if found:
+        task.notes.append(
+            f"{len(found)} operators stay fp32: calibration saw values that are not finite in '{min(nonfinite)}'"
+        )
+    return found
 
 
 STEPS: Steps = {
@@ -193,39 +213,6 @@ STEPS: Steps = {
     "float16": float16,
     "quantize_dynamic": dynamic,
     "quantize_weights": weights,
+    "quantize_weights_int4": weights_int4,
     "quantize_static": static,
 }
-
-
-# --------------------------------------------------------------------------------------------------------- calibration
-
-
-class _Calibrater(MinMaxCalibrater):  # type: ignore[misc]  # untyped base
-    """ORT's own, with explicit threads. The graph reduces every tensor to its minimum and maximum: memory stays flat."""
-
-    def create_inference_session(self) -> None:
-        self.infer_session = ort.InferenceSession(
-            self.augmented_model_path, _options(level="none"), providers=["CPUExecutionProvider"]
-        )
-
-
-class _Reader:
-    """What the calibrater reads: a feed per call, None at the end."""
-
-    def __init__(self, samples: Samples) -> None:
-        self._feeds = iter(samples)
-
-    def get_next(self) -> dict[str, Any] | None:
-        return next(self._feeds, None)
-
-
-def calibrate(model: Path, ops: tuple[str, ...], samples: Samples, ranges: Path, scratch: Path) -> None:
-    """Write the range of every tensor that `ops` touch to `ranges`, as ORT's `quantize_static` reads it.
-
-    `CalibMaxIntermediateOutputs` is never set: with it ORT forgets samples.
-    """
-    calibrater = _Calibrater(model, list(ops), augmented_model_path=str(scratch / "augmented.onnx"))
-    calibrater.augment_graph()
-    calibrater.create_inference_session()
-    calibrater.collect_data(_Reader(samples))
-    save_tensors_data(calibrater.compute_data(), ranges)

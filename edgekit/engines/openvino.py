@@ -2,35 +2,53 @@
 
 - a model is read by `Core.read_model`, never by `convert_model`, which would ask an analytics host;
 - NNCF works on OpenVINO's own model: its ONNX output is wrong in OpenVINO on some detectors;
+- what NNCF quantizes is fused first, as `convert_model` does: it quantizes the pieces of a LayerNorm that is not, and squares in
+  8 bits lose the small variances, which collapsed a text recognizer;
+- sums, ratios, norms and what a root or a logarithm is taken of are never quantized: other models write their norms out;
 - Identity nodes go: newer readers keep them as an operator that older runtimes do not have;
 - f32 is asked for by name: the default on a CPU with bf16 is bf16.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import nncf
 import onnx
 import openvino as ov
-from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+from nncf.quantization.advanced_parameters import (
+    AdvancedCompressionParameters,
+    AdvancedQuantizationParameters,
+    GroupSizeFallbackMode,
+    OverflowFix,
+)
+from nncf.quantization.range_estimator import RangeEstimatorParameters, RangeEstimatorParametersSet
+from openvino._offline_transformations import apply_moc_transformations
 from openvino.utils import replace_output_update_name
 
 from edgekit.core.types import Built
+from edgekit.engines import nncf_scope
 from edgekit.engines.base import Ports, Samples, Steps, Task, one_line, onnx_ports
+from edgekit.errors import InputRejected, InternalError
 
 name = "openvino"
 
 FILES = ("model.xml", "model.bin")
 PRESETS = {"mixed": nncf.QuantizationPreset.MIXED}
-WEIGHT_MODES = {"int8_sym": nncf.CompressWeightsMode.INT8_SYM}
+# How a tensor's range comes of its samples: the mean of each one's least and greatest value, the least and greatest of all, ...
+ACTIVATION_RANGES = {
+    "mean": RangeEstimatorParameters(),  # NNCF's default, which is the least and greatest where a range is per channel
+    "minmax": RangeEstimatorParametersSet.MINMAX,
+    "quantile": RangeEstimatorParametersSet.MEAN_QUANTILE,
+    "histogram": RangeEstimatorParametersSet.HISTOGRAM,
+}
+BIAS_CORRECTIONS = ("fast", "accurate", "off")
+INT8_WEIGHTS = {"int8_sym": nncf.CompressWeightsMode.INT8_SYM, "int8_asym": nncf.CompressWeightsMode.INT8_ASYM}
+INT4_WEIGHTS = {"int4_sym": nncf.CompressWeightsMode.INT4_SYM, "int4_asym": nncf.CompressWeightsMode.INT4_ASYM}
 ARITHMETIC = frozenset(
     {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul"}
     | {"LSTMSequence", "GRUSequence", "RNNSequence", "LSTMCell", "GRUCell", "RNNCell"}
 )
-# What may stand between an operator and its int8 source: NNCF dequantizes weights by these, and moves FakeQuantize through them.
-TRANSPARENT = frozenset({"Convert", "Subtract", "Multiply", "Reshape", "Transpose", "Unsqueeze", "Squeeze"})
-INT8_TYPES = (ov.Type.i8, ov.Type.u8)
 
 
 def build(task: Task) -> Built:
@@ -83,22 +101,9 @@ def _name(port: Any, want: str) -> str:
 
 
 def quantized_ops(model: ov.Model) -> tuple[int, int]:
-    """(operators of arithmetic fed by FakeQuantize or int8 weights, all operators of arithmetic)."""
-    arithmetic = [node for node in model.get_ops() if node.get_type_name() in ARITHMETIC]
-    return sum(any(_is_int8(source) for source in _sources(node)) for node in arithmetic), len(arithmetic)
-
-
-def _sources(node: Any) -> list[Any]:
-    return [node.input_value(i).get_node() for i in range(node.get_input_size())]
-
-
-def _is_int8(node: Any) -> bool:
-    kind = node.get_type_name()
-    if kind == "Constant":
-        return node.get_element_type() in INT8_TYPES
-    if kind in TRANSPARENT:
-        return _is_int8(_sources(node)[0])
-    return bool(kind == "FakeQuantize")
+    """(operators of arithmetic fed by FakeQuantize or low-bit weights, all operators of arithmetic), bodies included."""
+    counts = [nncf_scope.count_quantized(part, ARITHMETIC) for part in (model, *nncf_scope.bodies(model))]
+    return sum(quantized for quantized, _ in counts), sum(total for _, total in counts)
 
 
 # --------------------------------------------------------------------------------------------------------------- steps
@@ -110,29 +115,111 @@ def convert(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
 
 
 def quantize(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
-    """NNCF's post-training quantization, statistics in f32 over up to `subset_size` samples."""
-    samples = Samples(task.calibration, onnx_ports(onnx.load(str(model), load_external_data=False)).inputs)
-    count = min(len(samples), params["subset_size"])
-    # Without VNNI two int8 products overflow int16: halve the weights' range there, nowhere else.
-    overflow = OverflowFix.ENABLE if task.numeric.reduce_range else OverflowFix.DISABLE
-    quantized = nncf.quantize(
-        _read(model),
-        nncf.Dataset(range(count), samples.__getitem__),
-        preset=PRESETS[params["preset"]],
-        subset_size=count,
-        fast_bias_correction=params["fast_bias_correction"],
-        advanced_parameters=AdvancedQuantizationParameters(overflow_fix=overflow),
-    )
+    """NNCF's post-training quantization, statistics in f32 over up to `subset_size` samples.
+
+    `params`: "preset"; "subset_size"; and optional: "keep", names of nodes of the flat model that stay in floating point;
+    "activation_range", a key of ACTIVATION_RANGES; "smooth", SmoothQuant for MatMul; "bias_correction", of BIAS_CORRECTIONS.
+    NNCF 3.4's channel alignment raises on every model with two convolutions: it is not offered. Raises InputRejected when
+    nothing is left to be quantized, or NNCF cannot do it on this model.
+    """
+    keep = tuple(params.get("keep", ()))
+    if keep and task.flat is None:
+        raise InternalError("nodes are kept by their names in the flat model, which was not given")
+    source = task.flat or model
+    loaded = onnx.load(str(source), load_external_data=False)
+    fused = _fused(source)
+    kept = nncf_scope.scope(fused, loaded.graph, keep)
+    ignored = {*kept.nodes, *nncf_scope.fragile(fused, ARITHMETIC)}
+    quantized = _nncf(task, fused, Samples(task.calibration, onnx_ports(loaded).inputs), sorted(ignored), params)
+    if keep and not any(node.get_type_name() == "FakeQuantize" for node in quantized.get_ops()):
+        raise InputRejected("nothing is left to be quantized", next_step="keep fewer layers in full precision")
+    _note_kept(task, quantized, kept)
+    _note_bodies(task, quantized)
     return _save(task, quantized)
 
 
+def _nncf(task: Task, model: ov.Model, samples: Samples, ignored: Iterable[str], params: Mapping[str, Any]) -> ov.Model:
+    count = min(len(samples), params["subset_size"])
+    correction = _bias_correction(params)
+    kinds = {node.get_type_name() for node in model.get_ops()}
+    if correction == "accurate" and "If" in kinds:
+        raise InputRejected("NNCF has no accurate bias correction for models with If", next_step="use the fast one")
+    try:
+        return nncf.quantize(
+            model,
+            nncf.Dataset(range(count), samples.__getitem__),
+            preset=PRESETS[params["preset"]],
+            subset_size=count,
+            fast_bias_correction=correction != "accurate",
+            model_type=nncf.ModelType.TRANSFORMER if params.get("smooth", False) else None,
+            ignored_scope=nncf.IgnoredScope(names=list(ignored)),
+            advanced_parameters=AdvancedQuantizationParameters(
+                # Without VNNI two int8 products overflow int16: halve the weights' range there, nowhere else.
+                overflow_fix=OverflowFix.ENABLE if task.numeric.reduce_range else OverflowFix.DISABLE,
+                disable_bias_correction=correction == "off",
+                activations_range_estimator_params=ACTIVATION_RANGES[params.get("activation_range", "mean")],
+            ),
+        )
+    except nncf.InternalError as error:  # it looks for nodes of the body in the graph around it
+        if loops := kinds & {"Loop", "TensorIterator"}:
+            raise InputRejected(f"NNCF does not quantize models with {min(loops)}: {one_line(error)}") from error
+        raise
+
+
+def _bias_correction(params: Mapping[str, Any]) -> str:
+    """One of BIAS_CORRECTIONS; "fast_bias_correction" is how older recipes say it."""
+    found = params.get("bias_correction", "fast" if params.get("fast_bias_correction", True) else "accurate")
+    if found not in BIAS_CORRECTIONS:
+        raise InternalError(f"no such bias correction: {found}")
+    return str(found)
+
+
+def _note_kept(task: Task, quantized: ov.Model, kept: nncf_scope.Scope) -> None:
+    """Say which nodes could not be kept: those that were not found, and those that NNCF quantized all the same."""
+    if kept.missing:
+        task.notes.append(f"not found in OpenVINO's model, so not kept in full precision: {', '.join(kept.missing)}")
+    if quantized_anyway := nncf_scope.still_quantized(quantized, kept.nodes):
+        task.notes.append(f"quantized although they were to be kept: {', '.join(quantized_anyway)}")
+
+
+def _note_bodies(task: Task, quantized: ov.Model) -> None:
+    """NNCF quantizes the bodies of If that calibration entered, and no others: say what stays."""
+    counts = [nncf_scope.count_quantized(body, ARITHMETIC) for body in nncf_scope.bodies(quantized)]
+    if left := sum(total - done for done, total in counts):
+        task.notes.append(f"{left} operators inside If or Loop bodies stay in floating point: NNCF did not reach them")
+
+
+def _fused(path: Path) -> ov.Model:
+    """The model as NNCF expects it: LayerNorm, Gelu, Swish and attention in one piece each. Names of inputs and outputs stay."""
+    model = _read(path)
+    apply_moc_transformations(model, cf=False, smart_reshape=False)
+    return model
+
+
 def compress_weights(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
-    """Weights stored as int8; arithmetic stays f32."""
-    return _save(task, nncf.compress_weights(_read(model), mode=WEIGHT_MODES[params["mode"]]))
+    """Weights stored as int8, or with an int4 mode those of matrix products as int4; arithmetic stays f32.
+
+    `params`: "mode"; for int4 modes also "group_size", weights that share a scale, fewer where it does not divide a matrix;
+    "ratio", the share of weights that become int4, the rest int8; "all_layers", whether embeddings and the last product are
+    among them.
+    """
+    mode = params["mode"]
+    if mode in INT8_WEIGHTS:
+        return _save(task, nncf.compress_weights(_read(model), mode=INT8_WEIGHTS[mode]))
+    compressed = nncf.compress_weights(
+        _read(model),
+        mode=INT4_WEIGHTS[mode],
+        ratio=params.get("ratio", 1.0),
+        group_size=params.get("group_size", 64),
+        all_layers=params.get("all_layers", False),
+        advanced_parameters=AdvancedCompressionParameters(group_size_fallback_mode=GroupSizeFallbackMode.ADJUST),
+    )
+    return _save(task, compressed)
 
 
 def _save(task: Task, model: ov.Model, compress_to_fp16: bool = False) -> Path:
     out = task.out / FILES[0]
+    nncf_scope.name_nodes(model)
     ov.save_model(model, out, compress_to_fp16=compress_to_fp16)
     return out
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgekit.core.accuracy import feasible
+from edgekit.core.choose import figures
 from edgekit.core.cost import predict
 from edgekit.core.recipes import REFERENCE
 from edgekit.core.results import Measurement, Origin, Outcome, Verdict, VerdictCode
@@ -42,12 +43,12 @@ class Job:
 def measure_all(
     shop: Workshop, job: Job, made: Mapping[str, Made], outcomes: Sequence[Outcome]
 ) -> tuple[tuple[Outcome, ...], Noise | None]:
-    """Figures for every candidate that is not blocked, and the noise they carry.
+    """Figures for every candidate that runs, and the noise they carry.
 
     Of a target that this machine is not, latency is predicted; a host of the target's architecture is raced all the same, and its
     figures say `host`.
     """
-    entrants = {o.name: made[o.name] for o in outcomes if o.name in made and o.blocked is None}
+    entrants = {o.name: made[o.name] for o in outcomes if o.name in made and o.runs}
     benches: dict[str, CleanBench] = {}
     failed: dict[str, str] = {}
     for name, entrant in entrants.items():
@@ -71,6 +72,40 @@ def measure_all(
             outcome = _with_figures(shop, job, outcome, benches[outcome.name], result)
         measured.append(outcome)
     return tuple(measured), Noise(result.aa_ratio, result.aa_spread) if result else None
+
+
+def measure_again(
+    shop: Workshop,
+    job: Job,
+    made: Mapping[str, Made],
+    outcomes: Sequence[Outcome],
+    more: Sequence[Outcome],
+    noise: Noise | None,
+) -> tuple[tuple[Outcome, ...], Noise | None]:
+    """The outcomes with `more`, which a search found, raced against the best of before; the others keep their figures.
+
+    Every race has the reference in it: figures of two races compare by their ratio to it.
+    """
+    if not more:
+        return tuple(outcomes), noise
+    rivals = [o for o in outcomes if o.runs and o.accuracy is not None and _holds(o, job.requirements)]
+    known = {o.name: numbers for o in rivals if (numbers := figures(o, job.origin)) is not None and o.name != REFERENCE}
+    best = sorted(known, key=lambda name: known[name].ratio)[:FINALISTS]
+    reference = next(o for o in outcomes if o.name == REFERENCE)
+    chosen = [reference, *(o for o in outcomes if o.name in best)]
+    measured, noise = measure_all(shop, job, made, [*map(_unmeasured, chosen), *more])
+    fresh = {o.name: o for o in measured}
+    return (*(fresh.pop(o.name, o) for o in outcomes), *fresh.values()), noise
+
+
+def _holds(outcome: Outcome, requirements: Requirements) -> bool:
+    return outcome.accuracy is not None and feasible(outcome.accuracy, requirements.max_drop).ok
+
+
+def _unmeasured(outcome: Outcome) -> Outcome:
+    """The outcome as before its race: the verdict on its speed goes with its figures."""
+    verdicts = tuple(v for v in outcome.verdicts if v.code is not VerdictCode.SLOWER)
+    return replace(outcome, measurement=None, prediction=None, verdicts=verdicts)
 
 
 def _bench(shop: Workshop, job: Job, name: str, entrant: Made) -> CleanBench:
@@ -120,7 +155,7 @@ def _race(
 
 def _may_be_chosen(outcome: Outcome, bench: CleanBench, requirements: Requirements) -> bool:
     """Whether all that is known before the race holds: the answers, the size, the memory."""
-    if outcome.accuracy is None or not feasible(outcome.accuracy, requirements.max_drop).ok:
+    if not _holds(outcome, requirements):
         return False
     assert outcome.artifact is not None
     too_large = requirements.max_size_bytes is not None and outcome.artifact.size_bytes > requirements.max_size_bytes
@@ -168,6 +203,7 @@ def _measurement(outcome: Outcome, bench: CleanBench, result: RaceResult, origin
         memory=bench.memory,
         settings_asked=bench.settings_asked,
         settings_in_force=bench.settings_in_force,
+        ratio_interval=result.intervals.get(outcome.name),
     )
 
 

@@ -44,7 +44,7 @@ class Judge:
         key = {
             **self.key(made),
             "split": [split, data.splits[split].sha256],
-            "metric": data.metric,
+            "metric": [data.metric, data.metric_options],
             "state": data.state,
             "machine": self._shop.host_key,
         }
@@ -88,6 +88,7 @@ class Judge:
             labels=_existing(folder / "labels.npy"),
             reset=_existing(folder / "reset.npy"),
             metric=self._materials.data.metric,
+            options=self._materials.data.metric_options,
             split=split,
             synthetic=self._materials.data.synthetic,
             cwd=self._cwd,
@@ -137,16 +138,17 @@ def judge_all(
     """
     judge.accuracy(made[REFERENCE], split, REFERENCE)
 
-    def judged(outcome: Outcome) -> Outcome:
+    def checked(outcome: Outcome) -> Outcome:
         if outcome.name not in made or outcome.blocked is not None:
             return outcome
         shop.progress(f"checking the answers of {outcome.name}")
-        return _judged(judge, made[outcome.name], outcome, split)
+        return judged(judge, made[outcome.name], outcome, split)
 
-    return tuple(in_parallel(judged, outcomes, shop.host_facts.usable_threads))
+    return tuple(in_parallel(checked, outcomes, shop.host_facts.usable_threads))
 
 
-def _judged(judge: Judge, made: Made, outcome: Outcome, split: str) -> Outcome:
+def judged(judge: Judge, made: Made, outcome: Outcome, split: str) -> Outcome:
+    """The outcome with its accuracy on `split`, or with the verdict that it does not load or run."""
     try:
         accuracy = judge.accuracy(made, split, outcome.name)
     except DiskFull:

@@ -14,6 +14,7 @@ PREFLIGHT_SECONDS = 60
 READING = sandbox.Limits(rss_bytes=4 << 30, cpu_s=600, wall_s=600.0)
 
 SYNTHETIC_SAMPLES = 32
+TIME_BUDGET_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,9 @@ class Options:
     """How to go about it, apart from what is required of the result.
 
     `shapes` fixes inputs by name; `samples` bounds each split; `metric` replaces the data set's; `threads` 0 means all that the
-    target lets one inference use; `offline` fetches no engine; `fresh` measures again what was measured before.
+    target lets one inference use; `offline` fetches no engine; `fresh` measures again what was measured before. `skip_bad` leaves
+    out samples that can't be read, and counts them in a notice of the data set; `time_budget_s` bounds the search for a mixed
+    precision, whose best so far is kept.
     """
 
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -31,6 +34,8 @@ class Options:
     preflight_seconds: int = PREFLIGHT_SECONDS
     offline: bool = False
     fresh: bool = False
+    skip_bad: bool = False
+    time_budget_s: float = TIME_BUDGET_S
 
 
 def prepare(source: Path, out: Path, shapes: Mapping[str, Sequence[int]], seconds: int) -> PreparedModel:
@@ -69,14 +74,12 @@ def gather_data(
     """The data that feeds `inputs`, in ekrun's feed layout in `folder`; drawn at random without `data`, integers all `integer`."""
     shop.progress("reading the data")
     dataset = (
-        _read(data, inputs, folder, options.samples)
-        if data is not None
-        else _draw(inputs, integer, folder, options.samples)
+        _read(data, inputs, folder, options) if data is not None else _draw(inputs, integer, folder, options.samples)
     )
     return dataset if options.metric is None else replace(dataset, metric=options.metric)
 
 
-def _read(source: Path, inputs: tuple[TensorSpec, ...], out: Path, samples: int | None) -> DataSetInfo:
+def _read(source: Path, inputs: tuple[TensorSpec, ...], out: Path, options: Options) -> DataSetInfo:
     return sandbox.call(
         "edgekit.data.read:prepare_data",
         returns=DataSetInfo,
@@ -85,7 +88,8 @@ def _read(source: Path, inputs: tuple[TensorSpec, ...], out: Path, samples: int 
         source=source.absolute(),
         inputs=inputs,
         out=out,
-        samples=samples,
+        samples=options.samples,
+        skip_bad=options.skip_bad,
     )
 
 

@@ -2,32 +2,35 @@
 
 import contextlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 from edgekit import sandbox
-from edgekit.core.accuracy import Accuracy
+from edgekit.core.accuracy import Accuracy, doubt
 from edgekit.core.cost import fastest_cluster
 from edgekit.core.device_url import LOCAL
 from edgekit.core.facts import DeviceFacts
+from edgekit.core.findings import RunFinding, findings
 from edgekit.core.plan import Facts, Plan, make_plan
 from edgekit.core.recipes import REFERENCE
 from edgekit.core.results import Choice, Origin, Outcome, Proof
 from edgekit.core.run import RUN_SCHEMA, Noise, Run
+from edgekit.core.search import Search
 from edgekit.core.targets import HOST
 from edgekit.core.types import Requirements
 from edgekit.devices.local import LocalDevice
 from edgekit.flow.aim import Aim, take_aim
 from edgekit.flow.build import build_all, refusals
-from edgekit.flow.clock import Job, measure_all
-from edgekit.flow.decide import Trial, decide
+from edgekit.flow.clock import Job, measure_again, measure_all
+from edgekit.flow.decide import PREDICTED_TIE, Trial, decide
 from edgekit.flow.devices import Reach, find_url, opened
 from edgekit.flow.gate import gate_all
 from edgekit.flow.judge import Judge, judge_all
 from edgekit.flow.materials import Options, gather
 from edgekit.flow.prove import Ground, emulated_ground, fault_in
+from edgekit.flow.refine import Refinery
 from edgekit.flow.workshop import SELECTION, Made, Materials, Progress, Workshop, builder_versions, copy_artifact
 from edgekit.measure import device_facts
 from edgekit.resources import find_data
@@ -99,11 +102,22 @@ def optimize(
         outcomes = judge_all(judge, shop, made, outcomes, SELECTION)
         job = Job(info, materials, aim.target, aim.origin, requirements)
         outcomes, noise = measure_all(shop, job, made, outcomes)
+        found = Refinery(shop, judge, job, aim.sheet, options.time_budget_s).refine(outcomes)
+        made = {**made, **found.made}
+        outcomes, noise = measure_again(shop, job, made, outcomes, found.outcomes, noise)
         ground, missing = (given, "") if given else stack.enter_context(emulated_ground(aim.target, aim.origin, shop))
         choice, evaluation, proof = decide(Trial(shop, judge, job, made, ground), outcomes, noise)
         steps = _next_steps(choice, job, command or _command(model, data, options), device)
-        run = _record(shop, job, model.name, threads, plan, outcomes, noise, choice, evaluation, steps)
+        run = _record(shop, job, model.name, threads, plan, outcomes, found.searches, noise, choice, evaluation, steps)
+        run = replace(run, findings=_learnt(run))
         return _keep(_with_proof(run, proof or missing, aim.notices), made, out)
+
+
+def _learnt(run: Run) -> tuple[RunFinding, ...]:
+    """What the run teaches; a difference that is within the race's noise, or a roofline's, is none."""
+    origin = run.target_origin
+    spread = run.noise.spread if run.noise and origin is Origin.TARGET else PREDICTED_TIE
+    return findings(run.outcomes, run.choice, run.searches, run.requirements, origin, spread, run.left_out)
 
 
 def _given(
@@ -132,6 +146,7 @@ def _record(
     threads: int,
     plan: Plan,
     outcomes: tuple[Outcome, ...],
+    searches: Sequence[Search],
     noise: Noise | None,
     choice: Choice,
     evaluation: Accuracy | None,
@@ -158,9 +173,16 @@ def _record(
         satisfies_constraints=choice.chosen is not None,
         evaluation=evaluation,
         artifact_files=(),
-        notices=(*job.info.notices, *job.materials.data.notices),
+        notices=(*job.info.notices, *job.materials.data.notices, *_doubts(outcomes)),
         next_steps=next_steps,
+        searches=tuple(searches),
     )
+
+
+def _doubts(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    accuracy = next(o.accuracy for o in outcomes if o.name == REFERENCE)
+    text = doubt(accuracy) if accuracy is not None else ""
+    return (text,) if text else ()
 
 
 def _threads(aim: Aim, facts: DeviceFacts) -> int:
@@ -175,11 +197,15 @@ def _planning_facts(facts: DeviceFacts, materials: Materials, threads: int) -> F
 
 
 def _command(model: Path, data: str | Path | None, options: Options) -> str:
-    """The command line that names the same model, shapes and data, without a target."""
+    """The command line that names the same model, shapes and data, and what is read of it, without a target."""
     words = ["edgekit", "optimize", str(model)]
     for name, dims in options.shapes.items():
         words += ["--shape", f"{name}[{','.join(map(str, dims))}]"]
-    return shlex.join([*words, *(["--data", str(data)] if data is not None else [])])
+    if options.skip_bad:
+        words.append("--skip-bad")
+    given = {"--metric": options.metric, "--samples": options.samples, "--data": data}
+    words += [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    return shlex.join(words)
 
 
 def _next_steps(choice: Choice, job: Job, command: str, device: str) -> tuple[str, ...]:

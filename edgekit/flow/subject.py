@@ -14,6 +14,7 @@ from edgekit.core.targets import host_target
 from edgekit.core.types import Artifact, Candidate, ModelInfo, Requirements
 from edgekit.errors import InputRejected, UsageError, VerificationFailed
 from edgekit.flow.build import refusals
+from edgekit.flow.calibrate import make
 from edgekit.flow.materials import Options, gather, gather_data
 from edgekit.flow.workshop import Made, Materials, Workshop, builder_versions, runnable
 from edgekit.store import ARTIFACT_FOLDER, RUN_FILE, sha256_file
@@ -64,7 +65,7 @@ def _from_model(
     if candidate is None:
         raise UsageError(f"{recipe}: {plan.left_out[recipe]}", where=str(model), next_step="choose another --recipe")
     shop.progress(f"building {recipe}")
-    return Subject(model.name, info, candidate, shop.make(candidate, materials), materials)
+    return Subject(model.name, info, candidate, make(shop, candidate, info, materials), materials)
 
 
 def _from_run(shop: Workshop, folder: Path, data: Path | None, options: Options) -> Subject:

@@ -133,11 +133,15 @@ class Workshop:
         What was remembered is made again when its record can't be read or `intact` denies it. Recipes that share an artifact
         are built at the same time: the second waits for the first.
         """
-        digest = content_digest({"kind": kind, "key": key, "edgekit": own_sha256()})
+        digest = self._digest(kind, key)
         with self._lock:
             lock = self._locks.setdefault(digest, threading.Lock())
         with lock:
             return self._remembered(kind, digest, type_, make, intact)
+
+    @staticmethod
+    def _digest(kind: str, key: Any) -> str:
+        return content_digest({"kind": kind, "key": key, "edgekit": own_sha256()})
 
     def _remembered(
         self, kind: str, digest: str, type_: type[T], make: Callable[[Path], T], intact: Callable[[Path, T], bool]
@@ -175,7 +179,21 @@ class Workshop:
                 self._libraries[engine, version, arch] = found
             return self._libraries[engine, version, arch]
 
-    def build(self, candidate: Candidate, materials: Materials) -> tuple[Path, Artifact]:
+    def unfinished(self, kind: str, key: Any) -> Path:
+        """A file for what a long step knows so far, for the one that goes on; the step removes it at its end."""
+        folder = self.cache.root / "unfinished" / kind
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder / self._digest(kind, key)
+
+    def build(
+        self,
+        candidate: Candidate,
+        materials: Materials,
+        limits: sandbox.Limits,
+        flat: Path | None = None,
+        histograms: Path | None = None,
+    ) -> tuple[Path, Artifact]:
         """The artifact's folder and record. Raises what the build raises."""
         spec = candidate.build
 
@@ -183,12 +201,15 @@ class Workshop:
             built = sandbox.call(
                 "edgekit.engines.build:build_artifact",
                 returns=Built,
+                limits=limits,
                 task=f"building {candidate.name}",
                 spec=spec,
                 original=materials.original,
                 model=materials.model,
                 calibration=materials.data_folder / "calibration" if spec.recipe.needs_calibration else None,
                 out=folder,
+                flat=flat,
+                histograms=histograms,
             )
             files = tuple(_artifact_file(folder, name) for name in built.files)
             return Artifact(spec, files, built.notes, built.quantized_ops, built.quantizable_ops)
@@ -196,9 +217,16 @@ class Workshop:
         folder, artifact = self.remembered("artifacts", spec.digest, Artifact, make, intact=_is_intact)
         return folder, replace(artifact, spec=spec)
 
-    def make(self, candidate: Candidate, materials: Materials) -> Made:
-        """Build the candidate and pair it with the library that runs it on this machine."""
-        folder, artifact = self.build(candidate, materials)
+    def make(
+        self,
+        candidate: Candidate,
+        materials: Materials,
+        limits: sandbox.Limits,
+        flat: Path | None = None,
+        histograms: Path | None = None,
+    ) -> Made:
+        """Build the candidate and pair it with the library that runs it on this machine; `calibrate.make` gives what it reads."""
+        folder, artifact = self.build(candidate, materials, limits, flat, histograms)
         library = self.native(candidate.build.recipe.engine, candidate.build.engine_version, self.host_facts.arch)
         return Made(folder, artifact, runnable(library, folder, artifact, candidate.run))
 
@@ -259,13 +287,13 @@ def in_parallel(work: Callable[[U], T], items: Sequence[U], workers: int) -> lis
 
 
 @contextlib.contextmanager
-def ticking(progress: Progress, text: str) -> Iterator[None]:
-    """Say `text` and the seconds since, once a second, while the block waits for something that says nothing itself."""
+def ticking(progress: Progress, text: str, state: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Say `text` and how far it is, once a second, while the block waits: `state` in words, or the seconds since."""
     over, began = threading.Event(), time.monotonic()
 
     def tick() -> None:
         while not over.wait(1.0):
-            progress(f"{text}: {time.monotonic() - began:.0f} s")
+            progress(f"{text}: {state() or f'{time.monotonic() - began:.0f} s'}")
 
     progress(text)
     thread = threading.Thread(target=tick, daemon=True)

@@ -10,16 +10,23 @@ from rich.table import Table
 from edgekit.core.accuracy import Accuracy
 from edgekit.core.choose import figures
 from edgekit.core.facts import EngineLibrary
-from edgekit.core.results import Figures, Origin, Outcome, Proof
+from edgekit.core.findings import best_try
+from edgekit.core.results import Figures, Origin, Outcome, Proof, VerdictCode
 from edgekit.core.run import Run
+from edgekit.core.search import Search
 from edgekit.core.targets import source_of
 from edgekit.core.types import ModelInfo, Target
 from edgekit.errors import printable
 
 MISSING = "-"
+MOST_KEPT = 5  # layers that a line names
 
 # How the names of recipes begin.
 ENGINE_PREFIX = {"onnxruntime": "ort", "openvino": "ov"}
+
+# Columns that go, in this order, where a terminal is too narrow for all: throughput is about the inverse of p50.
+DISPENSABLE = ("per s", "p99 ms", "memory", "size")
+LONGEST_HEADING = 10
 
 
 def clean(text: object) -> str:
@@ -54,17 +61,19 @@ def count(value: int) -> str:
 
 
 def print_run(console: Console, run: Run, folder: str) -> None:
-    """The candidates, why each other one was not chosen, the choice, and what to do next."""
-    console.print(_heading(run), highlight=False)
-    console.print(_candidate_table(run))
+    """The candidates, why each other one was not chosen, the choice, what the run teaches, and what to do next."""
+    console.print(run_heading(run), highlight=False)
+    console.print(_candidate_table(run, console.width), crop=False)
     for line in (*_reasons(run), *_notes(run)):
         console.print(line, highlight=False)
     console.print()
-    for line in _verdict(run, folder):
+    steps = (f"next: {clean(step)}" for step in run.next_steps)
+    for line in (*verdict_lines(run, folder), *finding_lines(run), *search_lines(run), *steps):
         console.print(line, highlight=False, soft_wrap=True)  # paths and commands stay whole, to be copied
 
 
-def _heading(run: Run) -> str:
+def run_heading(run: Run) -> str:
+    """What was optimized, for which target, with which engines."""
     threads = f"{run.threads} thread{'s' if run.threads != 1 else ''}"
     engines = ", ".join(
         f"{ENGINE_PREFIX.get(name, name)} is {name} {v}" for name, v in sorted(run.target.engines.items())
@@ -73,16 +82,21 @@ def _heading(run: Run) -> str:
     return f"{title}\n{clean(run.target.summary)}"
 
 
-def _candidate_table(run: Run) -> Table:
-    """One line a candidate; narrow columns, so that it fits a terminal of 80 characters. `ratio` is to the p50 of fp32 as given."""
+def _candidate_table(run: Run, width: int) -> Table:
+    """One line a candidate, no cell cut short: in a narrow terminal columns go instead. `ratio` is to the p50 of fp32 as given."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    columns = _columns(run)
-    for heading in columns:
+    outcomes = sorted(run.outcomes, key=lambda o: _order(run, o))
+    cells = {heading: [cell(o) for o in outcomes] for heading, cell in _columns(run).items()}
+    widths = {heading: max(map(len, [*heading.split("\n"), *column])) for heading, column in cells.items()}
+    for heading in DISPENSABLE:
+        if sum(widths.values()) + len(widths) > width:
+            widths.pop(heading, None)
+    for heading, least in widths.items():
         left = heading in ("recipe", "")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    for outcome in sorted(run.outcomes, key=lambda o: _order(run, o)):
-        style = "bold green" if outcome.name == run.choice.chosen else ""
-        table.add_row(*(clean(cell(outcome)) for cell in columns.values()), style=style)
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True, min_width=least)
+    for i, outcome in enumerate(outcomes):
+        style = "bold green" if outcome.name == run.choice.chosen else "red" if _has_collapsed(outcome) else ""
+        table.add_row(*(clean(cells[heading][i]) for heading in widths), style=style)
     return table
 
 
@@ -103,7 +117,7 @@ def _columns(run: Run) -> dict[str, Callable[[Outcome], str]]:
 
     columns: dict[str, Callable[[Outcome], str]] = {
         "recipe": lambda o: o.name,
-        clean(run.data.metric): lambda o: f"{o.accuracy.value:.4f}" if o.accuracy else MISSING,
+        _broken(clean(run.data.metric)): lambda o: f"{o.accuracy.value:.4f}" if o.accuracy else MISSING,
         "drop": lambda o: f"{o.accuracy.drop:+.4f}" if o.accuracy else MISSING,
         "size": lambda o: size(o.artifact.size_bytes) if o.artifact else MISSING,
         f"memory{mark}": figure(lambda n: size(n.peak_memory_bytes)),
@@ -121,20 +135,31 @@ def _columns(run: Run) -> dict[str, Callable[[Outcome], str]]:
     return columns
 
 
+def _broken(heading: str) -> str:
+    """A long name over several lines, at its hyphens: what stands below it is short."""
+    return heading if len(heading) <= LONGEST_HEADING else heading.replace("-", "-\n")
+
+
 def _has_host_figures(run: Run) -> bool:
     return any(o.measurement is not None and o.measurement.origin is Origin.HOST for o in run.outcomes)
 
 
 def _order(run: Run, outcome: Outcome) -> tuple[bool, bool, float]:
     numbers = figures(outcome, run.target_origin)
-    return (outcome.blocked is not None, numbers is None, numbers.p50_ms if numbers else 0.0)
+    return (outcome.blocked is not None, numbers is None, numbers.ratio if numbers else 0.0)
 
 
 def _short_verdict(run: Run, outcome: Outcome) -> str:
-    """One word; the reasons stand below the table."""
+    """One word; the reasons stand below the table. What collapsed says so beside its figures, however fast it is."""
+    if _has_collapsed(outcome):
+        return VerdictCode.COLLAPSED.value
     if outcome.name == run.choice.chosen:
         return "chosen"
     return "out" if outcome.blocked is not None or _rejection(run, outcome) else ""
+
+
+def _has_collapsed(outcome: Outcome) -> bool:
+    return any(verdict.code is VerdictCode.COLLAPSED for verdict in outcome.verdicts)
 
 
 def _rejection(run: Run, outcome: Outcome) -> str:
@@ -169,7 +194,8 @@ def _notes(run: Run) -> Iterator[str]:
         )
 
 
-def _verdict(run: Run, folder: str) -> Iterable[str]:
+def verdict_lines(run: Run, folder: str) -> Iterator[str]:
+    """What was chosen and how it does on unseen data and on the device, or what the nearest lacks."""
     choice = run.choice
     if choice.chosen is None:
         yield f"[bold red]nothing fits[/]: {clean(choice.reason)}"
@@ -183,9 +209,34 @@ def _verdict(run: Run, folder: str) -> Iterable[str]:
             yield from proof_lines(run.proof)
         if choice.unproven:
             yield f"[yellow]unproven[/], resting on a prediction: {clean(', '.join(choice.unproven))}"
-        yield f"artifact: {clean(folder)}/{clean(run.artifact_files[0])}"
-    for step in run.next_steps:
-        yield f"next: {clean(step)}"
+        if run.artifact_files:
+            yield f"artifact: {clean(folder)}/{clean(run.artifact_files[0])}"
+
+
+def finding_lines(run: Run) -> Iterator[str]:
+    """What the run teaches, one line a finding."""
+    for finding in run.findings:
+        yield f"- {clean(finding.text)}"
+
+
+def search_lines(run: Run) -> Iterator[str]:
+    """One line a search for a mixed precision."""
+    for search in run.searches:
+        yield f"[dim]search from {clean(search.parent)}: {clean(_searched(search))}[/]"
+
+
+def _searched(search: Search) -> str:
+    if not search.tries:
+        return search.ended
+    count, held = len(search.tries), sum(t.held for t in search.tries)
+    tried = f"{count} {'try' if count == 1 else 'tries'}, {held} held"
+    best = best_try(search)
+    if best is None:
+        return f"{tried}; {search.ended}"
+    of = f" of {len(search.attribution.layers)}" if search.attribution is not None else ""
+    more = ", ..." if len(best.kept) > MOST_KEPT else ""
+    layers = f" ({', '.join(best.kept[:MOST_KEPT])}{more})" if best.kept else ""
+    return f"{tried}; {search.best} keeps {len(best.kept)}{of} layers in floating point{layers}; {search.ended}"
 
 
 def proof_lines(proof: Proof, reference: str = "") -> Iterator[str]:

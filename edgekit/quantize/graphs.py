@@ -138,15 +138,21 @@ def _quantize_weights_of(graph: GraphProto, min_elements: int) -> int:
 def _weight_axes(graph: GraphProto) -> dict[str, int]:
     """The channel axis by name of every tensor that is some operator's weight, in this graph or in a body that sees it."""
     return {
-        node.input[i]: _channel_axis(node)
+        node.input[i]: channel_axis(node)
         for inner in walk(graph)
         for node in inner.node
-        for i in WEIGHT_INPUTS.get(node.op_type, ())
+        for i in weight_inputs(node)
         if i < len(node.input)
     }
 
 
-def _channel_axis(node: NodeProto) -> int:
+def weight_inputs(node: NodeProto) -> tuple[int, ...]:
+    """Where among its inputs an operator may have a weight."""
+    return WEIGHT_INPUTS.get(node.op_type, ())
+
+
+def channel_axis(node: NodeProto) -> int:
+    """The axis of the operator's weight along which it has one scale a channel."""
     if node.op_type == "Gemm":
         return 0 if any(attribute.name == "transB" and attribute.i for attribute in node.attribute) else 1
     return CHANNEL_AXIS[node.op_type]
