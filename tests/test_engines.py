@@ -34,6 +34,7 @@ INT8 = {
     "ort-int8-dynamic",
     "ort-int8-weights",
     "ov-int8",
+    "ov-int8-asym",
     "ov-int8-bf16",
     "ov-int8-weights",
     "ov-int4-weights",

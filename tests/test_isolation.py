@@ -91,6 +91,7 @@ def test_optimize_opens_no_socket_and_writes_nowhere_else(places: dict[str, Path
         "ort-int8-conv",
         "ov-bf16",
         "ov-fp16",
+        "ov-int8-asym",
         "ov-int8-bf16",
     )
     forbid = [word for name in (*unwanted, "ov-int8-weights", "ort-fp32-opt") for word in ("--forbid", name)]

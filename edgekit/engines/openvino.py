@@ -34,7 +34,7 @@ from edgekit.errors import InputRejected, InternalError
 name = "openvino"
 
 FILES = ("model.xml", "model.bin")
-PRESETS = {"mixed": nncf.QuantizationPreset.MIXED}
+PRESETS = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}
 # How a tensor's range comes of its samples: the mean of each one's least and greatest value, the least and greatest of all, ...
 ACTIVATION_RANGES = {
     "mean": RangeEstimatorParameters(),  # NNCF's default, which is the least and greatest where a range is per channel
