@@ -13,7 +13,7 @@ from edgekit.devices.base import Device
 from edgekit.devices.local import LocalDevice
 from edgekit.devices.ssh import SshDevice
 from edgekit.engines.closure import native_library
-from edgekit.flow.calibrate import DEFAULT, FLAT, HISTOGRAMS, calibrated, flat
+from edgekit.flow.calibrate import DEFAULT, HISTOGRAMS, calibrated, flat
 from edgekit.flow.materials import Options, gather
 from edgekit.flow.workshop import Materials, Workshop, builder_versions
 from edgekit.resources import load_target
@@ -46,7 +46,7 @@ def build(recipe: str, place: Place) -> list[Path]:
     spec = BuildSpec(materials.model_sha256, made, VERSIONS[made.engine], builder_versions(), numeric)
     read = (None, None)
     if reads_histograms(made):
-        read = (flat(shop, info, materials)[0] / FLAT, calibrated(shop, info, materials)[0] / HISTOGRAMS)
+        read = (flat(shop, info, materials)[0] / "flat.onnx", calibrated(shop, info, materials)[0] / HISTOGRAMS)
     folder, artifact = shop.build(Candidate(spec, run_config(recipe, 1)), materials, DEFAULT, *read)
     return [folder / file.path for file in artifact.files]
 

@@ -109,7 +109,7 @@ def test_layers_are_told_the_costliest_first_with_what_was_kept(edgekit: Cli, tm
     assert (ended.code, ended.err) == (0, "")
     lines = ended.out.splitlines()
     assert lines[0] == "ort-int8: what each layer costs when it is quantized alone, top-1 on 64 samples of selection"
-    assert lines[1] == "everything quantized: SQNR 8.2 dB, top-1 drop 0.2230; activation ranges by mse"
+    assert lines[1] == "everything quantized, in simulation: SQNR 8.2 dB, top-1 drop 0.2230; activation ranges by mse"
     assert lines[2] == "SQNR in dB by range method: minmax 4.0, mse 8.2"
     table = "\n".join(lines[3:])
     assert re.search(

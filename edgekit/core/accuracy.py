@@ -152,6 +152,15 @@ def feasible(accuracy: Accuracy, max_drop: float) -> Feasibility:
     return Feasibility(True, f"{a.metric} drop {a.drop:.4f}, at most {a.ci_high:.4f} (n={a.n})")
 
 
+def can_hold(accuracy: Accuracy, max_drop: float) -> bool:
+    """Whether any candidate but an equivalent one could be shown to hold on these samples: one that flips no answer, at best."""
+    a = accuracy
+    if a.worse is None or a.better is None:
+        return max_drop > 0
+    effective = a.effective_answers or a.answers or a.n
+    return paired_difference_interval(0, 0, effective)[1] <= 2 * max_drop
+
+
 def _settling(accuracy: Accuracy, max_drop: float) -> str:
     needed = samples_to_settle(accuracy, max_drop)
     return f"; about {needed} samples would settle it" if needed is not None else ""

@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekit.core.accuracy import feasible
 from edgekit.core.results import Choice, Figures, Origin, Outcome
@@ -43,9 +43,14 @@ def figures(outcome: Outcome, target_origin: Origin) -> Figures | None:
 def may_win(
     outcome: Outcome, outcomes: Sequence[Outcome], requirements: Requirements, target_origin: Origin, gain: float
 ) -> bool:
-    """Whether the candidate, if its answers held, would be the only one that fits or `gain` times as good as the best that does."""
+    """Whether the candidate, if its answers held, would be the only one that fits or `gain` times as good as the best that does.
+
+    A latency budget is asked of its p50: of what was not to be chosen, no more is known.
+    """
     own = figures(outcome, target_origin)
-    if own is None:
+    if own is None or shortfalls(outcome, own, replace(requirements, latency=None)):
+        return False
+    if requirements.latency is not None and own.p50_ms > requirements.latency.limit_ms:
         return False
     rivals = [
         numbers

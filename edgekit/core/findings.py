@@ -386,7 +386,11 @@ def _partial(case: _Case) -> Iterator[RunFinding]:
     """What quantizing left alone, by the builder's own remarks."""
     said: dict[str, list[str]] = {}
     for name, outcome in case.outcomes.items():
-        if outcome.artifact is not None and outcome.blocked is None and case.precision(name).startswith(("int8", "int4")):
+        if (
+            outcome.artifact is not None
+            and outcome.blocked is None
+            and case.precision(name).startswith(("int8", "int4"))
+        ):
             for note in outcome.artifact.notes:
                 said.setdefault(note, []).append(name)
     for note, names in said.items():

@@ -14,6 +14,12 @@ BF16_FEATURES = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 MIN_QDQ_OPSET = 13
 
 
+# How the operators of a model that is quantized already begin, without their domain; weights alone may be.
+QUANTIZED_MARKS = (
+    *("QuantizeLinear", "DequantizeLinear", "DynamicQuantize", "QLinear", "QGemm", "QAttention"),
+    *("MatMulInteger", "ConvInteger", "MatMulNBits"),
+)
+
 # int4 is for models that are mostly matrices: elsewhere it leaves most weights as they are, and costs answers.
 MATRIX_OPS = frozenset({"MatMul", "Gemm"})
 MATRIX_SHARE = 0.5
@@ -132,5 +138,4 @@ def _quantizes(recipe: Recipe) -> bool:
 
 
 def _already_quantized(op_counts: Mapping[str, int]) -> bool:
-    marks = ("QuantizeLinear", "QLinear", "MatMulInteger", "ConvInteger")
-    return any(op.replace(".", ":").rpartition(":")[2].startswith(marks) for op in op_counts)
+    return any(op.replace(".", ":").rpartition(":")[2].startswith(QUANTIZED_MARKS) for op in op_counts)

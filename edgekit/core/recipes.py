@@ -58,7 +58,6 @@ def _nncf(preset: str) -> Step:
     return Step("quantize", {"preset": preset, "subset_size": 300, "bias_correction": "fast"})
 
 
-
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (

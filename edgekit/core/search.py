@@ -64,7 +64,7 @@ def next_try(order: Sequence[Sensitivity], tried: Sequence[Tried], looks_fine: b
     """
     units = len(order)
     failed, held = _bounds(units, tried)
-    if held - failed <= _close(units):
+    if held - failed <= resolution(units):
         return None
     if looks_fine and not tried:
         return 0
@@ -76,7 +76,7 @@ def next_try(order: Sequence[Sensitivity], tried: Sequence[Tried], looks_fine: b
 def tries_left(units: int, tried: Sequence[Tried]) -> int:
     """The most tries that may still come: what an ETA is made of."""
     failed, held = _bounds(units, tried)
-    gap, close = held - failed, _close(units)
+    gap, close = held - failed, resolution(units)
     if gap <= close:
         return 0
     steps = 0
@@ -93,7 +93,8 @@ def _bounds(units: int, tried: Sequence[Tried]) -> tuple[int, int]:
     return failed, min((t.kept for t in tried if t.held and t.kept > failed), default=units)
 
 
-def _close(units: int) -> int:
+def resolution(units: int) -> int:
+    """How close the counts that held and failed are when bisection ends."""
     return max(1, round(units * RESOLUTION))
 
 

@@ -4,7 +4,7 @@ Long steps say how far they have come, and go on from there when they were inter
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,12 @@ from edgekit.core.sensitivity import Attribution
 from edgekit.core.types import Candidate, ModelInfo, NumericRules
 from edgekit.flow.workshop import SELECTION, Made, Materials, Workshop, builder_versions, ticking
 
-FLAT = "flat.onnx"
 HISTOGRAMS = "histograms.npz"
 OPS = INT8_ARITHMETIC + INT8_PASSED_ON
 
 DEFAULT = sandbox.Limits()
 # A large model over a thousand samples may take hours; memory does not grow with either.
-LONG = sandbox.Limits(cpu_s=24 * 3600, wall_s=12 * 3600.0)
+LONGEST_S = 12 * 3600.0
 
 
 def make(
@@ -35,17 +34,28 @@ def make(
     if not reads_flat(recipe):
         return shop.make(candidate, materials, limits)
     place, flattened = flat(shop, info, materials)
-    calibrates = reads_histograms(recipe) and flattened.tensors
-    histograms = calibrated(shop, info, materials)[0] / HISTOGRAMS if calibrates else None
-    made = shop.make(candidate, materials, limits, place / FLAT, histograms)
-    return replace(made, artifact=replace(made.artifact, notes=(*flattened.notes, *made.artifact.notes)))
+    notes, histograms = flattened.notes, None
+    if reads_histograms(recipe) and flattened.tensors:
+        folder, collected = calibrated(shop, info, materials)
+        histograms = folder / HISTOGRAMS
+        notes = (*notes, *_unseen(collected))
+    made = shop.make(candidate, materials, limits, place / flattened.file, histograms)
+    return replace(made, artifact=replace(made.artifact, notes=(*notes, *made.artifact.notes)))
+
+
+def _unseen(collected: Collected) -> tuple[str, ...]:
+    """What calibration could not observe, in one remark."""
+    if not collected.left_out:
+        return ()
+    name, reason = next(iter(collected.left_out.items()))
+    return (f"{len(collected.left_out)} tensors have no range: '{name}' {reason}",)
 
 
 def flat(shop: Workshop, info: ModelInfo, materials: Materials) -> tuple[Path, Flattened]:
     """The folder of the model made ready to be quantized."""
     return shop.remembered(
         "flat",
-        [materials.model_sha256, builder_versions(), OPS],
+        [materials.model_sha256, _versions(), OPS],
         Flattened,
         lambda folder: sandbox.call(
             "edgekit.quantize.flatten:flatten",
@@ -59,8 +69,10 @@ def flat(shop: Workshop, info: ModelInfo, materials: Materials) -> tuple[Path, F
     )
 
 
-def calibrated(shop: Workshop, info: ModelInfo, materials: Materials) -> tuple[Path, Collected]:
-    """The folder of the histograms of all activations over the calibration split."""
+def calibrated(
+    shop: Workshop, info: ModelInfo, materials: Materials, wall_s: float = LONGEST_S
+) -> tuple[Path, Collected]:
+    """The folder of the histograms of all activations over the calibration split, collected within `wall_s` seconds."""
     place, flattened = flat(shop, info, materials)
     key = _calibration_key(materials)
 
@@ -70,9 +82,9 @@ def calibrated(shop: Workshop, info: ModelInfo, materials: Materials) -> tuple[P
             return sandbox.call(
                 "edgekit.quantize.collect:collect",
                 returns=Collected,
-                limits=LONG,
+                limits=_long(shop, wall_s),
                 task="calibrating",
-                model=place / FLAT,
+                model=place / flattened.file,
                 feeds=materials.data_folder / "calibration",
                 tensors=flattened.tensors,
                 out=folder / HISTOGRAMS,
@@ -86,11 +98,19 @@ def calibrated(shop: Workshop, info: ModelInfo, materials: Materials) -> tuple[P
 
 
 def attributed(
-    shop: Workshop, info: ModelInfo, materials: Materials, numeric: NumericRules, parent: str, limits: sandbox.Limits
+    shop: Workshop,
+    info: ModelInfo,
+    materials: Materials,
+    numeric: NumericRules,
+    parent: str,
+    left_s: Callable[[], float],
 ) -> Attribution:
-    """Which layers cost the accuracy of the model when it is quantized for the target's rules, on the selection split."""
-    place, _ = flat(shop, info, materials)
-    histograms, _ = calibrated(shop, info, materials)
+    """Which layers cost the accuracy of the model when it is quantized for the target's rules, on the selection split.
+
+    `left_s` says how many seconds are left for it.
+    """
+    place, flattened = flat(shop, info, materials)
+    histograms, _ = calibrated(shop, info, materials, left_s())
     data = materials.data
     key = {
         "calibration": _calibration_key(materials),
@@ -99,7 +119,7 @@ def attributed(
         "numeric": numeric,
     }
     subject = {
-        "flat": place / FLAT,
+        "flat": place / flattened.file,
         "histograms": histograms / HISTOGRAMS,
         "feeds": materials.data_folder / SELECTION,
         "state": data.state,
@@ -115,7 +135,7 @@ def attributed(
             return sandbox.call(
                 "edgekit.quantize.sensitivity:attribute",
                 returns=Attribution,
-                limits=limits,
+                limits=_long(shop, left_s()),
                 task="attribution",
                 subject=subject,
                 recipe=parent,
@@ -128,8 +148,18 @@ def attributed(
 
 
 def _calibration_key(materials: Materials) -> Any:
-    data = materials.data
-    return [materials.model_sha256, data.splits["calibration"].sha256, data.state, builder_versions(), OPS]
+    return [materials.model_sha256, materials.calibration_sha256, _versions(), OPS]
+
+
+def _versions() -> Mapping[str, str]:
+    """Of the packages that the flat model and the histograms are made with."""
+    return {name: version for name, version in builder_versions().items() if name in ("numpy", "onnx", "onnxruntime")}
+
+
+def _long(shop: Workshop, wall_s: float) -> sandbox.Limits:
+    """Limits in time alone; CPU time counts every thread's."""
+    wall_s = max(1.0, min(LONGEST_S, wall_s))
+    return sandbox.Limits(wall_s=wall_s, cpu_s=int(wall_s + 1) * shop.host_facts.usable_threads)
 
 
 @contextlib.contextmanager
@@ -153,7 +183,7 @@ def _how_far(file: Path) -> str:
 
 def duration(seconds: float) -> str:
     """A time people read: "40 s", "12 min", "3 h 20 min"."""
-    minutes, hours = round(seconds / 60), int(seconds // 3600)
+    minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{hours} h {minutes - 60 * hours} min"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

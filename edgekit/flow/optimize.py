@@ -102,7 +102,8 @@ def optimize(
         outcomes = judge_all(judge, shop, made, outcomes, SELECTION)
         job = Job(info, materials, aim.target, aim.origin, requirements)
         outcomes, noise = measure_all(shop, job, made, outcomes)
-        found = Refinery(shop, judge, job, aim.sheet, options.time_budget_s).refine(outcomes)
+        sheet = aim.sheet if aim.measuring is not None else None
+        found = Refinery(shop, judge, job, sheet, options.time_budget_s).refine(outcomes)
         made = {**made, **found.made}
         outcomes, noise = measure_again(shop, job, made, outcomes, found.outcomes, noise)
         ground, missing = (given, "") if given else stack.enter_context(emulated_ground(aim.target, aim.origin, shop))
@@ -190,10 +191,7 @@ def _threads(aim: Aim, facts: DeviceFacts) -> int:
 
 
 def _planning_facts(facts: DeviceFacts, materials: Materials, threads: int) -> Facts:
-    calibration = materials.data.splits.get("calibration")
-    return Facts(
-        materials.model_sha256, facts.isa, calibration.sha256 if calibration else "", builder_versions(), threads
-    )
+    return Facts(materials.model_sha256, facts.isa, materials.calibration_sha256, builder_versions(), threads)
 
 
 def _command(model: Path, data: str | Path | None, options: Options) -> str:

@@ -11,24 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from edgekit.core.accuracy import feasible
-from edgekit.core.choose import figures, may_win
 from edgekit.core.facts import FactSheet
-from edgekit.core.recipes import FAMILIES, MIXED, ONNXRUNTIME, mixed
+from edgekit.core.recipes import ONNXRUNTIME, mixed
 from edgekit.core.results import Outcome
-from edgekit.core.search import Search, Tried, Try, next_try, tries_left
+from edgekit.core.search import Search, Tried, Try, next_try, resolution, tries_left
 from edgekit.core.sensitivity import Attribution, Sensitivity, give_back_order
 from edgekit.core.types import Candidate, Recipe
-from edgekit.errors import DiskFull, EdgekitError
+from edgekit.core.worth import starts
+from edgekit.errors import DeviceError, DiskFull, EdgekitError
 from edgekit.flow.build import build_one
-from edgekit.flow.calibrate import DEFAULT, LONG, attributed, duration
+from edgekit.flow.calibrate import DEFAULT, attributed, duration
 from edgekit.flow.clock import Job
 from edgekit.flow.gate import gate_all
 from edgekit.flow.judge import Judge, judged
 from edgekit.flow.workshop import SELECTION, Made, Workshop
-
-# A search is worth its time when the fully quantized recipe is better than the best that holds by this factor.
-GAIN = 1.05
-
 
 # NNCF's other ways to quantize everything. Correcting biases helps most models and harms some; its default ranges are means over
 # samples, which clip.
@@ -58,8 +54,7 @@ class Refinery:
     def refine(self, outcomes: Sequence[Outcome]) -> Found:
         """Search in every family that may win by it, the best parent first."""
         found = Found()
-        for parent in self._parents(outcomes):
-            reason = self._not_worth(parent, outcomes)
+        for parent, reason in starts(outcomes, self._job.requirements, self._job.origin):
             if reason:
                 found.searches.append(Search(parent.name, None, (), None, reason))
                 continue
@@ -70,37 +65,8 @@ class Refinery:
                 found.outcomes.append(outcome)
         return found
 
-    def _parents(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Of each family the best that was measured; the best of all first."""
-        known = {o.name: o for o in outcomes if o.runs and figures(o, self._job.origin) is not None}
-        families = [[known[name] for name in family if name in known] for family in FAMILIES]
-        return sorted((min(family, key=self._ratio) for family in families if family), key=self._ratio)
-
-    def _ratio(self, outcome: Outcome) -> float:
-        numbers = figures(outcome, self._job.origin)
-        assert numbers is not None
-        return numbers.ratio
-
-    def _not_worth(self, parent: Outcome, outcomes: Sequence[Outcome]) -> str:
-        """Why no search begins from `parent`, or an empty string."""
-        requirements = self._job.requirements
-        accuracy = parent.accuracy
-        if accuracy is None:
-            return f"not searched: the accuracy of {parent.name} is not known"
-        held = feasible(accuracy, requirements.max_drop)
-        if held.ok:
-            return f"not needed: {parent.name} holds with everything quantized"
-        if parent.name + MIXED in requirements.forbid:
-            return f"forbidden by --forbid {parent.name + MIXED}"
-        if accuracy.drop <= 0 and not accuracy.collapsed:
-            return f"not searched: no layer is at fault, the samples are too few: {held.reason}"
-        if not may_win(parent, outcomes, requirements, self._job.origin, GAIN):
-            return f"not worth it: {parent.name} would not be chosen even if it held"
-        return ""
-
     def _search(self, parent: Outcome) -> tuple[Search, Made | None, Outcome | None]:
-        left = self.left()
-        if left <= 0:
+        if self.left() <= 0:
             return Search(parent.name, None, (), None, self.out_of_time("it began")), None, None
         numeric = parent.candidate.build.numeric
         try:
@@ -110,7 +76,7 @@ class Refinery:
                 self._job.materials,
                 numeric,
                 parent.name,
-                replace(LONG, wall_s=min(LONG.wall_s, left)),
+                self.left,
             )
         except DiskFull:
             raise
@@ -190,10 +156,9 @@ class _Climb:
         drops: list[tuple[float, Mapping[str, str]]] = []
         if self._parent.accuracy is not None:
             drops.append((self._parent.accuracy.drop, {}))
-        for settings in NNCF_WAYS:
-            tried = self._try(
-                0, settings, f"quantizing {self._parent.name} otherwise: {_words(settings)}", len(NNCF_WAYS)
-            )
+        for way, settings in enumerate(NNCF_WAYS):
+            text = f"quantizing {self._parent.name} otherwise: {_words(settings)}"
+            tried = self._try(0, settings, text, len(NNCF_WAYS) - way)
             if tried is None or tried.held:
                 return settings
             if tried.accuracy is not None:
@@ -208,7 +173,7 @@ class _Climb:
         tried = [Tried(0, held=False)] if everything_failed else []
         units = len(self._order)
         while (count := next_try(self._order, tried, looks_fine)) is not None:
-            text = f"keeping {count} of {units} layers of {self._parent.name} in fp32"
+            text = f"keeping {count} of {units} layers of {self._parent.name} unquantized"
             found = self._try(count, settings, text, tries_left(units, tried))
             if found is None:
                 return
@@ -222,7 +187,13 @@ class _Climb:
             return None
         self._refinery.say(text + (f": about {duration(self._longest * left)} left" if self._longest else ""))
         began = time.monotonic()
-        made, outcome = self._refinery.attempt(self._parent, self._order[:count], settings)
+        try:
+            made, outcome = self._refinery.attempt(self._parent, self._order[:count], settings)
+        except (
+            DeviceError
+        ) as error:  # what was found until then is kept; whether the device is gone, the next race tells
+            self._ended = f"the device failed before {text} could be tried: {error}"
+            return None
         self._longest = max(self._longest, time.monotonic() - began)
         if made is None and self._refinery.left() <= 0:
             self._ended = over
@@ -254,6 +225,8 @@ def _held(outcome: Outcome) -> str:
 def _ended(kept: int | None, layers: int) -> str:
     if kept == 0:
         return "everything quantized holds, quantized otherwise"
+    about = resolution(layers)
+    within = f", to within {about}" if about > 1 else ""
     if kept is None:
-        return f"nothing held with fewer than all {layers} layers in floating point"
-    return f"the fewest layers to keep in floating point were found: {kept} of {layers}"
+        return f"nothing held with fewer than all {layers} layers in floating point{within}"
+    return f"the fewest layers to keep in floating point were found: {kept} of {layers}{within}"

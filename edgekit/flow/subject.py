@@ -56,10 +56,9 @@ def _from_model(
     info, materials = gather(shop, model, data, options)
     target = host_target(shop.facts, engines)
     refused = refusals({RECIPES[recipe].engine}, materials.model, shop.progress) if recipe != REFERENCE else {}
-    calibration = materials.data.splits.get("calibration")
     threads = options.threads or shop.facts.usable_threads
-    isa = shop.host_facts.isa
-    facts = Facts(materials.model_sha256, isa, calibration.sha256 if calibration else "", builder_versions(), threads)
+    calibration = materials.calibration_sha256
+    facts = Facts(materials.model_sha256, shop.host_facts.isa, calibration, builder_versions(), threads)
     plan = make_plan(replace(info, refusals=refused), target, Requirements(), facts)
     candidate = next((c for c in plan.candidates if c.name == recipe), None)
     if candidate is None:

@@ -42,6 +42,9 @@ SELECTION = "selection"
 # Kinds of steps whose outcome depends on the moment: `fresh` repeats them.
 MEASURED = frozenset({"benches", "races", "proofs"})
 
+# How long what an interrupted step knew is kept for the next try.
+UNFINISHED_KEPT_S = 14 * 86400
+
 Progress = Callable[[str], None]
 
 
@@ -58,6 +61,12 @@ class Materials:
     data: DataSetInfo
     data_folder: Path
     input_names: tuple[str, ...]
+
+    @property
+    def calibration_sha256(self) -> str:
+        """Of all that calibration reads of the data, what is carried from sample to sample included; empty without it."""
+        calibration = self.data.splits.get("calibration")
+        return content_digest([calibration.sha256, self.data.state]) if calibration else ""
 
     def feeds(self, split: str) -> Feeds:
         """The stacked inputs of a split, as ekrun takes them; those of state are what a sequence starts with."""
@@ -184,6 +193,9 @@ class Workshop:
         folder = self.cache.root / "unfinished" / kind
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            for left in folder.iterdir():  # by another version, or of a run that nobody took up again
+                if time.time() - left.stat().st_mtime > UNFINISHED_KEPT_S:
+                    left.unlink(missing_ok=True)
         return folder / self._digest(kind, key)
 
     def build(

@@ -64,7 +64,7 @@ def _header(search: Search, a: Attribution) -> Iterator[str]:
         f"[bold]{clean(search.parent)}[/]: what each layer costs when it is quantized alone, "
         f"{clean(a.metric)} on {a.samples} sample{'' if a.samples == 1 else 's'} of selection"
     )
-    yield f"everything quantized: SQNR {_db(a.full_noise)} dB{drop}; activation ranges by {clean(a.ranges)}"
+    yield f"everything quantized, in simulation: SQNR {_db(a.full_noise)} dB{drop}; activation ranges by {clean(a.ranges)}"
     if methods:
         yield f"SQNR in dB by range method: {methods}"
 
