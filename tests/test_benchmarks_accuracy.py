@@ -18,7 +18,7 @@ from benchmarks.accuracy.report import HEADINGS, cell, report
 from edgekit.core.accuracy import Accuracy, MetricOptions, OutputSet
 from edgekit.core.types import NumericRules
 from edgekit.data import score
-from edgekit.engines.base import Samples
+from edgekit.quantize.samples import Samples
 from tests.conftest import SAMPLE, thorough
 
 MIB = 1 << 20
@@ -206,7 +206,7 @@ def test_nncf_is_told_the_drop_that_edgekit_finds(tmp_path):
     reference = OutputSet(("logits",), ("float32",), (tmp_path / "reference.npy",), (None,))
     (tmp_path / "scratch").mkdir()
     validation = builders.Validation(replace(asked, reference=reference), tmp_path / "scratch")
-    at = {validation.samples[i]["image"].tobytes(): i for i in range(8)}
+    at = {validation.samples.feed(i, {})["image"].tobytes(): i for i in range(8)}
 
     def compiled(sign):
         return lambda feed: {"logits": sign * logits[at[feed["image"].tobytes()]]}
@@ -222,7 +222,8 @@ def test_nncf_ranks_and_reverts_layers_by_what_it_is_told(tmp_path):
     asked = request(tmp_path, "nncf-control", metric="cosine", max_drop=0.0, out=tmp_path / "out")
     asked.out.mkdir()
     session = ort.InferenceSession(asked.model, providers=["CPUExecutionProvider"])
-    feeds = Samples(tmp_path / "selection", ("image",))
+    samples = Samples(tmp_path / "selection", ("image",), {})
+    feeds = [samples.feed(row, {}) for row in range(len(samples))]
     np.save(tmp_path / "reference.npy", np.stack([session.run(None, feed)[0] for feed in feeds]))
     (name,) = (output.name for output in session.get_outputs())
     reference = OutputSet((name,), ("float32",), (tmp_path / "reference.npy",), (None,))

@@ -1,5 +1,6 @@
 """Streaming calibration on real engines: equal to ORT's MinMax, the same for every budget, after a kill, in flat memory."""
 
+import errno
 import itertools
 import json
 import os
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit import sandbox
-from edgekit.errors import InputRejected
+from edgekit.errors import DiskFull, InputRejected
+from edgekit.models.external import DATA_FILE
 from edgekit.process import child_environment
 from edgekit.quantize import groups
 from edgekit.quantize.collect import Collected, NonFinite, collect, load
@@ -441,6 +443,53 @@ def test_a_checkpoint_decides_the_result(tmp_path):
         done = collect(model, data, NAMES, out, state=STATE, checkpoint=checkpoint)
         assert done.runs == 6
         assert (out.read_bytes() == whole) is not tampered
+
+
+def test_weights_beside_the_model_decide_the_result_too(tmp_path):
+    model, data = tmp_path / "m.onnx", sequences(tmp_path / "data", 9)
+    options = {"save_as_external_data": True, "location": DATA_FILE, "size_threshold": 0}
+    onnx.save_model(onnx.load(str(recurrent(model))), str(model), **options)
+    checkpoint, out = tmp_path / "checkpoint.npz", tmp_path / "out.npz"
+    interrupted(model, data, checkpoint, out)
+    weights = np.fromfile(tmp_path / DATA_FILE, np.float32)
+    (weights * np.float32(0.5)).tofile(tmp_path / DATA_FILE)
+    done = collect(model, data, NAMES, out, state=STATE, checkpoint=checkpoint)
+    assert done.runs == 9 * done.groups
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
+    model, data = layers(tmp_path / "m.onnx"), images(tmp_path / "data", 3)
+
+    def full(stream, **arrays):
+        stream.write(b"half")
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(DiskFull):
+        collect(model, data, ("c1",), tmp_path / "out.npz")
+    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "data"}
+
+
+def test_each_process_writes_a_file_of_its_own_and_only_dead_ones_leave_theirs(tmp_path, monkeypatch):
+    model, data = recurrent(tmp_path / "m.onnx"), sequences(tmp_path / "data", 9)
+    checkpoint = tmp_path / "checkpoint.npz"
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    dead, living = (tmp_path / f".checkpoint.npz.{pid}.partial" for pid in (child.pid, os.getppid()))
+    for path in (dead, living):
+        path.write_bytes(b"half")
+    seen, savez = set(), np.savez
+
+    def watched(stream, **arrays):
+        seen.add(stream.name)
+        savez(stream, **arrays)
+
+    monkeypatch.setattr(np, "savez", watched)
+    collect(model, data, NAMES, tmp_path / "out.npz", state=STATE, checkpoint=checkpoint, checkpoint_s=0)
+    assert seen == {str(tmp_path / f".{name}.npz.{os.getpid()}.partial") for name in ("checkpoint", "out")}
+    assert not dead.exists()
+    assert living.read_bytes() == b"half"
+    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "data", "out.npz", living.name}
 
 
 @pytest.mark.parametrize("what", ["data", "reset", "model", "threads", "tensors", "budget", "garbage", "empty"])

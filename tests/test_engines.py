@@ -485,6 +485,55 @@ def test_counting_tells_float_from_int8(model, artifacts):
     assert quantized_ops(onnx.load(str(folder / "model.onnx"))) == (2, 3)
 
 
+def rounded(name):
+    """`name` through QuantizeLinear and DequantizeLinear, as `name_`."""
+    return [
+        helper.make_node("QuantizeLinear", [name, "scale"], [f"{name}_q"]),
+        helper.make_node("DequantizeLinear", [f"{name}_q", "scale"], [f"{name}_"]),
+    ]
+
+
+BACK = helper.make_node("DequantizeLinear", ["w_int8", "scale"], ["w_"])
+TURNED = helper.make_node("Transpose", ["w_"], ["w_turned"])
+LSTM = {"op_type": "LSTM", "hidden_size": 4}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ([*rounded("x"), helper.make_node("Conv", ["x_", "w"], ["y"])], False),
+        ([*rounded("x"), helper.make_node("Conv", ["x_", "w", "b"], ["y"])], False),
+        ([BACK, helper.make_node("Conv", ["x", "w_"], ["y"])], True),
+        ([BACK, TURNED, helper.make_node("Gemm", ["x", "w_turned"], ["y"])], True),
+        ([*rounded("x"), helper.make_node("ConvTranspose", ["x_", "w"], ["y"])], False),
+        ([*rounded("x"), helper.make_node("MatMul", ["x_", "w"], ["y"])], False),
+        ([*rounded("x"), helper.make_node("MatMul", ["x_", "x"], ["y"])], False),
+        ([*rounded("x"), helper.make_node("MatMul", ["x_", "x_"], ["y"])], True),
+        ([BACK, helper.make_node("MatMul", ["x", "w_"], ["y"])], True),
+        ([BACK, TURNED, helper.make_node("MatMul", ["w_turned", "x"], ["y"])], True),
+        ([*rounded("w"), helper.make_node("MatMul", ["x", "w_"], ["y"])], True),
+        ([*rounded("x"), helper.make_node(inputs=["x_", "w", "w"], outputs=["y"], **LSTM)], False),
+        ([BACK, helper.make_node(inputs=["x", "w_", "w"], outputs=["y"], **LSTM)], True),
+        ([helper.make_node("MatMulInteger", ["x", "w"], ["y"])], True),
+    ],
+)
+def test_an_operator_counts_by_its_weights(nodes, expected):
+    """A DequantizeLinear that another operator's input was rounded by makes none int8."""
+    stored = [tensor("w", 4, 4), tensor("b", 4), tensor("scale")]
+    stored.append(numpy_helper.from_array(np.ones((4, 4), np.int8), "w_int8"))
+    graph = helper.make_graph(nodes, "g", [value("x", 1, 4)], [value("y", 1, 4)], stored)
+    assert quantized_ops(helper.make_model(graph)) == (int(expected), 1)
+
+
+def test_a_body_counts_by_weights_that_were_dequantized_around_it():
+    product = helper.make_node("MatMul", ["x", "w_"], ["z"])
+    body = helper.make_graph([product], "body", [], [value("z", 1, 4)])
+    nodes = [BACK, helper.make_node("If", ["flag"], ["y"], then_branch=body, else_branch=body)]
+    stored = [tensor("scale"), numpy_helper.from_array(np.ones((4, 4), np.int8), "w_int8")]
+    inputs = [value("flag", kind=TensorProto.BOOL), value("x", 1, 4)]
+    assert quantized_ops(helper.make_model(helper.make_graph(nodes, "g", inputs, [value("y", 1, 4)], stored))) == (2, 2)
+
+
 def test_recipes_are_plain_data():
     text = json.dumps([sandbox.encode(recipe).decode() for recipe in RECIPES.values()])
     assert all(name in text for name in RECIPES)

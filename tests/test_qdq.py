@@ -11,8 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit.core.recipes import INT8_ARITHMETIC, INT8_PASSED_ON
 from edgekit.core.types import NumericRules
 from edgekit.errors import InputRejected
+from edgekit.models.external import DATA_FILE
 from edgekit.quantize.flatten import FILE, GROWTH, flatten
 from edgekit.quantize.groups import tensors_to_calibrate
+from edgekit.quantize.optimize import stored_bytes
 from edgekit.quantize.qdq import QdqPlan, activation_grid, insert
 from edgekit.quantize.ranges import Range, scale_and_zero_point
 
@@ -49,7 +51,7 @@ def answer(model, x):
 
 @pytest.fixture
 def tangled():
-    """Weights behind Constant, Identity and BatchNormalization, nameless nodes and one called as another may be, one bias for two Gemms."""
+    """Weights behind Constant, Identity and BatchNormalization, nodes without a name of their own, one bias for two Gemms."""
     rng = np.random.default_rng(0)
     nodes = [
         node("Constant", [], ["w1"], value=stored("", rng.standard_normal((4, 2, 1, 1)))),
@@ -126,6 +128,25 @@ def test_a_table_is_not_folded_into_a_model_that_would_grow_too_much(tmp_path):
     _, flat = flattened(model, tmp_path)
     assert [n.op_type for n in flat.graph.node] == ["ConstantOfShape", "Add"]
     assert (tmp_path / FILE).stat().st_size < GROWTH * 4096
+
+
+def test_weights_beside_the_model_count_where_growth_is_judged(tmp_path):
+    """256 KiB of weights lie in a file of their own: a table of 64 KiB is no great growth."""
+    nodes = [
+        node("ConstantOfShape", ["shape"], ["table"], value=helper.make_tensor("", TensorProto.FLOAT, [1], [0.5])),
+        node("MatMul", ["x", "w"], ["m"]),
+        node("Mul", ["m", "table"], ["y"]),
+    ]
+    tensors = [numpy_helper.from_array(np.array([64, 256], np.int64), "shape"), stored("w", np.ones((256, 256)))]
+    model = made(nodes, tensors, [("x", (64, 256)), ("y", (64, 256))])
+    (tmp_path / "outside").mkdir()
+    path = tmp_path / "outside" / "model.onnx"
+    onnx.save_model(model, path, save_as_external_data=True, location=DATA_FILE, size_threshold=1024)
+    assert path.stat().st_size < 1024 < 256 * 256 * 4 < stored_bytes(path)
+    assert flatten(path, tmp_path).notes == ()
+    flat = onnx.load(tmp_path / FILE)
+    assert [n.op_type for n in flat.graph.node] == ["MatMul", "Mul"]
+    assert not any(tensor.external_data for tensor in flat.graph.initializer)
 
 
 # ------------------------------------------------------------------------------------------------------------------ qdq

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,16 @@ from edgekit.quantize.flatten import FILE, flatten
 from edgekit.quantize.groups import tensors_to_calibrate
 from edgekit.quantize.qdq import QdqPlan, activation_grid, insert
 from edgekit.quantize.ranges import METHODS, find_ranges
-from edgekit.quantize.sensitivity import MOST_SAMPLES, Subject, attribute, best_method, samples_for
+from edgekit.quantize.samples import Samples
+from edgekit.quantize.sensitivity import (
+    MOST_SAMPLES,
+    WORK_MACS,
+    Subject,
+    attribute,
+    best_method,
+    most_parts,
+    samples_for,
+)
 from edgekit.quantize.trials import FEWEST_SAMPLES, Trial
 from edgekit.quantize.units import MOST_PARTS, followers, parts_of, units_of
 from tests.conftest import SAMPLE
@@ -51,15 +60,15 @@ class Digits:
 
     def top1(self, model):
         """The share of right answers on the selection split, by ONNX Runtime."""
-        found = [answer.argmax() for answer in self.answers(model, len(self.labels))]
+        found = [answer.argmax() for answer in self.answers(model, range(len(self.labels)))]
         return float((np.array(found) == self.labels.reshape(-1)).mean())
 
-    def answers(self, model, count):
-        """What the model answers on the first samples of the selection split."""
+    def answers(self, model, rows):
+        """What the model answers on these samples of the selection split."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         session = ort.InferenceSession(model.SerializeToString(), options)
-        feeds = np.load(self.subject.feeds / "0.npy", mmap_mode="r")[:count]
+        feeds = np.load(self.subject.feeds / "0.npy", mmap_mode="r")[list(rows)]
         return [session.run(None, {"image": np.asarray(feed)})[0] for feed in feeds]
 
     def drop(self, ranges, keep=()):
@@ -153,27 +162,29 @@ def test_the_network_as_it_was_trained_does_not_collapse_and_other_layers_lead(d
     everything = [layer.unit for layer in order]
     for kept in (0, 3, 8):
         names = tuple(name for unit in everything[:kept] for name in unit.nodes)
-        real = noise_of(plain, found.ranges, names)
+        real = noise_of(plain, found, names)
         assert 0.4 < noise_left(order, kept) / real < 2.5, kept
     for layer in found.layers[:3]:
-        assert layer.kept_noise == pytest.approx(noise_of(plain, found.ranges, layer.unit.nodes), rel=0.5)
+        assert layer.kept_noise == pytest.approx(noise_of(plain, found, layer.unit.nodes), rel=0.5)
     assert found.layers[8].kept_noise is None
 
 
-def noise_of(digits, ranges, keep):
+def noise_of(digits, attribution, keep):
     """The noise of ONNX Runtime's own quantized model on the samples that attribution looked at."""
-    found = ranges_by(digits.subject.histograms, ranges)
+    found = ranges_by(digits.subject.histograms, attribution.ranges)
     quantized = insert(digits.flat, found, QdqPlan(OPS, keep=tuple(keep)), RULES)
-    own, base = digits.answers(quantized, 15), digits.answers(digits.flat, 15)
+    rows = trials.rows_of(len(digits.labels), attribution.samples, ordered=False)
+    own, base = digits.answers(quantized, rows), digits.answers(digits.flat, rows)
     return float(np.square(np.subtract(own, base)).sum() / np.square(base).sum())
 
 
 # ------------------------------------------------------------------------------------------------------ small networks
 
 
-def save(folder, nodes, stored, ports, outputs, samples, state=None, metric="cosine"):
+def save(folder, nodes, stored, ports, outputs, samples, state=None, metric="cosine", integers=()):
     """A subject of a network built in code, calibrated on its own samples. `samples` has [N, *shape] by input."""
-    values = {n: helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in ports.items()}
+    kinds = {name: TensorProto.INT64 if name in integers else TensorProto.FLOAT for name in ports}
+    values = {n: helper.make_tensor_value_info(n, kinds[n], shape) for n, shape in ports.items()}
     inputs = [values[name] for name in samples]
     graph = helper.make_graph(nodes, "small", inputs, [values[n] for n in outputs], stored)
     opsets = [helper.make_opsetid("", 17)]
@@ -196,9 +207,12 @@ def save(folder, nodes, stored, ports, outputs, samples, state=None, metric="cos
     )
 
 
-@pytest.fixture
-def small(tmp_path):
-    """Two Gemms, three Muls of which the second multiplies numbers of very different size, and an Add."""
+def stored(name, array):
+    return numpy_helper.from_array(np.asarray(array, np.float32), name)
+
+
+def uneven():
+    """Two Gemms, three Muls of which the second multiplies numbers of very different size, and an Add: x [1, 6] to y [1, 3]."""
     rng = np.random.default_rng(0)
     node = helper.make_node
     nodes = [
@@ -212,9 +226,6 @@ def small(tmp_path):
         node("Gemm", ["a", "w2", "b2"], ["y"], "last"),
     ]
 
-    def stored(name, array):
-        return numpy_helper.from_array(np.asarray(array, np.float32), name)
-
     tensors = [
         stored("w1", rng.standard_normal((6, 8))),
         stored("b1", rng.standard_normal(8)),
@@ -223,6 +234,13 @@ def small(tmp_path):
         stored("w2", rng.standard_normal((8, 3))),
         stored("b2", rng.standard_normal(3)),
     ]
+    return nodes, tensors, rng
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A subject of the network above."""
+    nodes, tensors, rng = uneven()
     ports = {"x": (1, 6), "y": (1, 3)}
     return save(tmp_path, nodes, tensors, ports, ["y"], {"x": rng.standard_normal((10, 1, 6)).astype(np.float32)})
 
@@ -288,9 +306,157 @@ def test_another_attributions_checkpoint_is_not_its_own(small, tmp_path, monkeyp
 
 def test_the_number_of_samples_follows_from_the_work_alone():
     assert samples_for(0, 100, 1000) == MOST_SAMPLES
-    assert samples_for(10**12, 100, 1000) == FEWEST_SAMPLES
+    assert samples_for(10**12, 100, 1000) == 1
+    assert samples_for(5 * 10**9, 100, 1000) == 2
     assert samples_for(10**9, 100, 1000) == 10
     assert samples_for(10**9, 100, 3) == 3
+
+
+def test_of_units_that_may_be_taken_apart_so_many_are_counted_as_can_make_an_eighth_each():
+    assert most_parts([1, 1, 1]) == 0
+    assert most_parts([1, 3, 5]) == 8
+    assert most_parts([2] * 6 + [9, 1, 2, 2]) == 9 + 6 * 2
+
+
+def test_where_a_sample_takes_more_than_all_may_only_the_order_is_found(small, tmp_path):
+    progress = tmp_path / "progress"
+    found = attribute(small, "ort-int8", int(WORK_MACS), progress)
+    assert found.samples == 1
+    assert {(layer.kept_drop, layer.kept_noise) for layer in found.layers} == {(None, None)}
+    assert found.layers[0].unit.name == "mul2"
+    assert json.loads(progress.read_text().splitlines()[-1]) == {"done": 11, "total": 11, "eta_s": 0.0}
+    assert all(layer.kept_noise is not None for layer in attribute(small, "ort-int8", 100).layers)
+
+
+def test_units_taken_apart_are_within_what_an_attribution_may_take(small):
+    """4 methods, 4 units, 3 parts and 8 left out."""
+    assert attribute(small, "ort-int8", int(WORK_MACS / (19 * 7.5))).samples == 7
+
+
+# ----------------------------------------------------------------------------------------------------- which samples
+
+
+def test_samples_are_spread_evenly_or_the_first_ones():
+    assert trials.rows_of(10, 4, ordered=False) == (0, 3, 6, 9)
+    assert trials.rows_of(10, 4, ordered=True) == (0, 1, 2, 3)
+    assert trials.rows_of(3, 9, ordered=False) == (0, 1, 2) == trials.rows_of(3, 9, ordered=True)
+    assert trials.rows_of(1000, 1, ordered=False) == (0,)
+    for available in range(1, 200):
+        rows = trials.rows_of(available, 64, ordered=False)
+        assert len(set(rows)) == len(rows) == min(available, 64)
+
+
+def test_a_split_sorted_by_class_is_seen_in_all_its_classes(tmp_path):
+    """Of 200 samples only the last 100 are anything but zero: nothing is lost in the first ones."""
+    nodes, rng = [helper.make_node("Gemm", ["x", "w"], ["y"], "gemm")], np.random.default_rng(0)
+    x = rng.standard_normal((200, 1, 6)).astype(np.float32)
+    x[:100] = 0
+    tensors = [stored("w", rng.standard_normal((6, 3)))]
+    subject = save(tmp_path, nodes, tensors, {"x": (1, 6), "y": (1, 3)}, ["y"], {"x": x})
+    assert attribute(subject, "ort-int8", 100).full_noise > 0
+    np.save(tmp_path / "reset.npy", np.eye(1, 200, dtype=np.uint8)[0])  # a sequence is not cut
+    assert attribute(subject, "ort-int8", 100).full_noise == 0
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_feeds_labels_and_reference_are_of_the_same_rows(reset, small, tmp_path):
+    np.save(tmp_path / "labels.npy", np.arange(10))
+    if reset:
+        np.save(tmp_path / "reset.npy", np.array([1, 0, 0, 1, 0, 0, 0, 0, 0, 0], np.uint8))
+    (tmp_path / "scratch").mkdir()
+    flat = onnx.load(small.flat)
+    samples = Samples(tmp_path, ("x",), {})
+    scoring = trials.Scoring(tmp_path, "top1", MetricOptions())
+    bench = trials.Bench(flat, samples, scoring, 4, tmp_path / "scratch")
+    rows = [0, 1, 2, 3] if reset else [0, 3, 6, 9]
+    assert list(bench.rows) == rows
+    assert bench.samples == 4
+    session = ort.InferenceSession(flat.SerializeToString())
+    x = np.load(tmp_path / "0.npy")
+    answers = [session.run(None, {"x": x[row]})[0] for row in rows]
+    assert np.load(tmp_path / "scratch" / "reference.0.npy") == pytest.approx(np.stack(answers), rel=1e-5)
+    assert np.load(bench._cut(trials.LABELS)).tolist() == rows
+    if reset:
+        assert np.load(bench._cut("reset.npy")).tolist() == [1, 0, 0, 1]
+    assert bench.trial(flat).noise < 1e-12
+
+
+# ------------------------------------------------------------------------------------------------- which outputs count
+
+
+def test_the_outputs_that_count_are_those_the_metric_is_shown():
+    dtypes = {"y": "float32", "z": "float16", "h": "float32", "i": "int64"}
+    assert trials.scored_outputs(dtypes, None, {}) == ("y", "z", "h")
+    assert trials.scored_outputs(dtypes, None, {"h": "before"}) == ("y", "z")
+    assert trials.scored_outputs(dtypes, "i", {}) == ("i",)
+    assert trials.scored_outputs(dtypes, "h", {"h": "before"}) == ("h",)
+    assert trials.scored_outputs({"h": "float32", "i": "int64"}, None, {"h": "before"}) == ("i",)
+    assert trials.scored_outputs({"h": "float32"}, None, {"h": "before"}) == ("h",)
+
+
+def test_where_a_model_ends_in_a_choice_the_noise_is_of_the_choices(tmp_path):
+    nodes, tensors, rng = uneven()
+    nodes.append(helper.make_node("ArgMax", ["y"], ["chosen"], "choice", axis=1, keepdims=0))
+    x = rng.standard_normal((60, 1, 6)).astype(np.float32)
+    ports = {"x": (1, 6), "chosen": (1,)}
+    found = attribute(
+        save(tmp_path, nodes, tensors, ports, ["chosen"], {"x": x}, integers=("chosen",)), "ort-int8", 100
+    )
+    assert found.layers[0].unit.name == "mul2"
+    assert found.layers[0].alone_noise > 0
+    assert found.layers[0].alone_noise * 60 == pytest.approx(round(found.layers[0].alone_noise * 60))
+    noise = trials._Noise(("i",))
+    noise.add({"i": np.array([1, 2, 4])}, {"i": np.array([[1, 2, 3]])})
+    noise.add({"i": np.array([1, 2])}, {"i": np.array([[1, 2, 3]])})
+    assert noise.worst() == 4 / 6
+
+
+def test_the_noise_is_of_the_output_that_is_scored(tmp_path):
+    """Another head is far noisier: what leads to it does not lead, where the metric is not shown it."""
+    rng = np.random.default_rng(0)
+    node = helper.make_node
+    nodes = [
+        node("Gemm", ["x", "w1"], ["y"], "quiet"),
+        node("Gemm", ["x", "w2"], ["g"], "loud"),
+        node("Mul", ["g", "wild"], ["m"], "mul"),
+        node("Div", ["m", "wild"], ["z"], "div"),
+    ]
+    tensors = [stored("w1", rng.standard_normal((6, 4))), stored("w2", rng.standard_normal((6, 4)))]
+    tensors.append(stored("wild", [[1e3, 1, 1e-1, 1]]))
+    x = {"x": rng.standard_normal((10, 1, 6)).astype(np.float32)}
+    both = save(tmp_path, nodes, tensors, {"x": (1, 6), "y": (1, 4), "z": (1, 4)}, ["y", "z"], x)
+    assert attribute(both, "ort-int8", 100).layers[0].unit.name == "mul"
+    one = attribute(replace(both, options=MetricOptions(output="y")), "ort-int8", 100)
+    noise = {layer.unit.name: layer.alone_noise for layer in one.layers}
+    assert one.layers[0].unit.name == "quiet"
+    # x is rounded for whoever reads it, so `loud` alone costs y something too; what follows it does not.
+    assert noise["quiet"] > 0
+    assert noise["mul"] == 0
+
+
+# ------------------------------------------------------------------------------------------- values that are not finite
+
+
+def test_what_no_range_holds_stays_float_and_the_rest_is_ranked(tmp_path):
+    """The logarithm of a Relu is infinite, its exponential is not."""
+    rng = np.random.default_rng(0)
+    node = helper.make_node
+    nodes = [
+        node("Gemm", ["x", "w1"], ["h"], "first"),
+        node("Relu", ["h"], ["r"], "relu"),
+        node("Log", ["r"], ["infinite"], "log"),
+        node("Mul", ["infinite", "half"], ["halved"], "mul"),
+        node("Exp", ["halved"], ["e"], "exp"),
+        node("Gemm", ["e", "w2"], ["y"], "last"),
+    ]
+    tensors = [stored("w1", rng.standard_normal((6, 8))), stored("w2", rng.standard_normal((8, 3)))]
+    tensors.append(stored("half", [[0.5] * 8]))
+    x = {"x": rng.standard_normal((10, 1, 6)).astype(np.float32)}
+    subject = save(tmp_path, nodes, tensors, {"x": (1, 6), "y": (1, 3)}, ["y"], x)
+    found = attribute(subject, "ort-int8", 100)
+    assert {name for layer in found.layers for name in layer.unit.nodes} == {"first", "relu", "last"}
+    assert 0 < found.full_noise < 0.01
+    assert found.notes == ("1 operators stay fp32: calibration saw values that are not finite in 'infinite'",)
 
 
 def test_a_state_is_carried_from_sample_to_sample(tmp_path):
@@ -356,7 +522,9 @@ def test_the_range_method_is_that_of_least_noise_unless_it_loses_more_answers_th
     fair = {"minmax": Trial(0.02, 0.01), "percentile": Trial(0.01, 0.02), "entropy": Trial(0.9, 0.5)}
     assert best_method(fair, 64) == "percentile"
     assert best_method({**fair, "entropy": Trial(0.001, 0.5)}, 64) == "percentile"
-    assert best_method({**fair, "mse": Trial(0.001, None)}, 64) == "mse"
+    assert best_method({**fair, "mse": Trial(0.001, None)}, 64) == "percentile"
+    assert best_method({method: Trial(trial.noise, None) for method, trial in fair.items()}, 64) == "percentile"
+    assert best_method({"minmax": Trial(0.02, None), "entropy": Trial(0.9, None), "mse": Trial(0.01, 0.0)}, 64) == "mse"
 
 
 def test_where_every_method_collapses_none_is_better_by_chance():
@@ -402,7 +570,7 @@ def test_very_many_nodes_are_taken_apart_in_runs():
 
 
 def test_noise_counts_what_is_not_finite_any_more_as_lost():
-    noise = trials._Noise()
+    noise = trials._Noise(("y",))
     base = np.array([[3.0, 4.0, np.nan]], np.float32)
     noise.add({"y": np.array([np.nan, 4.0, 9.0], np.float32)}, {"y": base})
     assert noise.worst() == 9 / 25

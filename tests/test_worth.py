@@ -6,8 +6,8 @@ import pytest
 
 from edgekit.core.accuracy import can_hold
 from edgekit.core.results import Origin, Outcome, Verdict, VerdictCode
-from edgekit.core.types import LatencyBudget, Requirements
-from edgekit.core.worth import starts
+from edgekit.core.types import LatencyBudget, Prefer, Requirements
+from edgekit.core.worth import LEAST_GAIN, starts
 from tests.records import MIB, accuracy, outcome
 
 ANY = Requirements()
@@ -22,7 +22,7 @@ def lost(name: str, p50_ms: float, drop: float = 0.3, **changes: object) -> Outc
 
 
 def begun(outcomes: list[Outcome], requirements: Requirements = ANY) -> dict[str, str]:
-    return {parent.name: reason for parent, reason in starts(outcomes, requirements, Origin.TARGET)}
+    return {start.parent.name: start.why_not for start in starts(outcomes, requirements, Origin.TARGET)}
 
 
 def test_the_fastest_of_each_family_begins_and_the_fastest_family_first() -> None:
@@ -78,3 +78,14 @@ def test_none_begins_where_the_samples_could_show_nothing() -> None:
     assert begun([REFERENCE, lost("ort-int8", 0.5, n=400, worse=120, better=0)]) == {"ort-int8": ""}
     assert not can_hold(accuracy(0.3, n=100, worse=30, better=0), 0.01)
     assert can_hold(accuracy(0.3, n=100, worse=None, better=None), 0.01)  # scores that are no counts may vary little
+
+
+def test_how_much_may_be_kept_follows_from_what_is_to_be_beaten() -> None:
+    """int8 0.4, its engine's floating point 0.8: half of the work kept makes 0.6."""
+    outcomes = [REFERENCE, lost("ov-int8", 0.4), outcome("ov-f32", 0.8)]
+    beaten = outcome("ort-fp32-opt", 0.6 * LEAST_GAIN)
+    assert starts([*outcomes, beaten], ANY, Origin.TARGET)[0].most_share == pytest.approx(0.5)
+    assert starts(outcomes, ANY, Origin.TARGET)[0].most_share == pytest.approx((0.8 / LEAST_GAIN - 0.4) / 0.4)
+    by_size = Requirements(prefer=Prefer.SIZE)
+    assert starts([*outcomes, beaten], by_size, Origin.TARGET)[0].most_share == 1.0
+    assert starts([lost("ort-int8", 1.2), REFERENCE], ANY, Origin.TARGET)[0].most_share == 1.0  # nothing to go by

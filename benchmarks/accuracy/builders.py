@@ -14,7 +14,7 @@
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ import numpy as np
 from benchmarks.accuracy.records import CONTROL, Build
 from edgekit.core.accuracy import MetricOptions, OutputSet
 from edgekit.core.types import NumericRules
-from edgekit.engines.base import Samples, one_line
+from edgekit.engines.base import one_line
+from edgekit.quantize.samples import Samples
 from edgekit.sandbox import decode, encode
 from edgekit.store import write_atomic
 
@@ -50,7 +51,7 @@ class Request:
 
     @property
     def calibration(self) -> Samples:
-        return Samples(self.data / "calibration", self.inputs)
+        return Samples(self.data / "calibration", self.inputs, {})
 
 
 # ---------------------------------------------------------------------------------------------------------- ONNX Runtime
@@ -60,7 +61,7 @@ class Reader:
     """What ONNX Runtime's calibrator reads: a feed a call, None at the end."""
 
     def __init__(self, samples: Samples) -> None:
-        self._feeds = iter(samples)
+        self._feeds: Iterator[dict[str, Any]] = (samples.feed(row, {}) for row in range(len(samples)))
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self._feeds, None)
@@ -128,9 +129,7 @@ def openvino(request: Request) -> Build:
 def nncf_plain(request: Request) -> Build:
     import nncf
 
-    samples = request.calibration
-    dataset = nncf.Dataset(range(len(samples)), samples.__getitem__)
-    return _ir(request.out, nncf.quantize(_read(request.model), dataset))
+    return _ir(request.out, nncf.quantize(_read(request.model), _dataset(request.calibration)))
 
 
 def nncf_control(request: Request) -> Build:
@@ -138,18 +137,23 @@ def nncf_control(request: Request) -> Build:
 
     if request.state:
         raise ValueError("NNCF's validation carries no state from sample to sample")
-    samples = request.calibration
     with tempfile.TemporaryDirectory() as scratch:
         validation = Validation(request, Path(scratch))
         quantized = nncf.quantize_with_accuracy_control(
             _read(request.model),
-            calibration_dataset=nncf.Dataset(range(len(samples)), samples.__getitem__),
-            validation_dataset=nncf.Dataset(range(len(validation.samples)), validation.samples.__getitem__),
+            calibration_dataset=_dataset(request.calibration),
+            validation_dataset=_dataset(validation.samples),
             validation_fn=validation,
             max_drop=request.max_drop,
             drop_type=nncf.DropType.ABSOLUTE,
         )
     return _ir(request.out, quantized)
+
+
+def _dataset(samples: Samples) -> Any:
+    import nncf
+
+    return nncf.Dataset(range(len(samples)), lambda row: samples.feed(row, {}))
 
 
 class Validation:
@@ -161,7 +165,7 @@ class Validation:
 
     def __init__(self, request: Request, scratch: Path) -> None:
         folder = request.data / "selection"
-        self.samples = Samples(folder, request.inputs)
+        self.samples = Samples(folder, request.inputs, {})
         self._request, self._scratch = request, scratch
         self._reference = [np.load(path, mmap_mode="r") for path in request.reference.files]
         labels = folder / "labels.npy"
@@ -171,7 +175,7 @@ class Validation:
         from edgekit.data.score import score
 
         rows = list(items)
-        answers = [[np.array(value) for value in compiled(self.samples[row]).values()] for row in rows]
+        answers = [[np.array(value) for value in compiled(self.samples.feed(row, {})).values()] for row in rows]
         own = [np.stack(values) for values in zip(*answers, strict=True)]
         labels = self._scratch / "labels.npy"
         if self._labels is not None:

@@ -22,7 +22,7 @@ RESOLUTION = 1 / 16
 class Try:
     """One mixed precision that was built and judged on the selection split.
 
-    `kept` names the units left in full precision, `settings` how the rest was quantized (ranges, smoothing...). `accuracy` is None
+    `kept` names the units left in full precision, `settings` how the rest was quantized (ranges...). `accuracy` is None
     when it did not build or run; `reason` says why it held or did not.
     """
 

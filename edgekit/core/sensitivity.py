@@ -38,9 +38,9 @@ class Unit:
 class Sensitivity:
     """What one unit costs.
 
-    `alone_noise` is the noise power at the worst output over that output's signal power when only this unit is quantized;
-    `alone_drop` is the metric's drop then; `kept_drop` and `kept_noise` are when all but this unit are quantized. None where not
-    measured.
+    `alone_noise` is the noise power at the worst output over that output's signal power when only this unit is quantized, of the
+    outputs that are scored; of integer outputs, where there are no others, the share of values that differ. `alone_drop` is the
+    metric's drop then; `kept_drop` and `kept_noise` are when all but this unit are quantized. None where not measured.
     `activations` and `weight_sqnr_db` are of its own tensors.
     """
 

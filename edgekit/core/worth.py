@@ -4,30 +4,64 @@
 - It is worth its time where that recipe would be chosen if only its answers held, and where the samples can show that they do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from edgekit.core.accuracy import can_hold, feasible
 from edgekit.core.choose import figures, may_win
 from edgekit.core.recipes import FAMILIES, MIXED
 from edgekit.core.results import Origin, Outcome
-from edgekit.core.types import Requirements
+from edgekit.core.types import Prefer, Requirements
 
 # The fully quantized recipe must be better than the best that holds by this factor: a mixed one is slower than it.
 GAIN = 1.05
+# And what is found must be better by this: less is within the noise of most races.
+LEAST_GAIN = 1.02
 
 
-def starts(outcomes: Sequence[Outcome], requirements: Requirements, origin: Origin) -> tuple[tuple[Outcome, str], ...]:
-    """(the outcome to begin from, why no search begins there or an empty string) of each family; the fastest family first."""
+@dataclass(frozen=True)
+class Start:
+    """Where a family's search begins; `why_not` is empty where it does.
+
+    `most_share` is the largest part of the model's multiply-accumulates that may stay in floating point with a gain left.
+    """
+
+    parent: Outcome
+    why_not: str
+    most_share: float
+
+
+def starts(outcomes: Sequence[Outcome], requirements: Requirements, origin: Origin) -> tuple[Start, ...]:
+    """One for each family that was measured, the fastest first."""
     ratios = {o.name: numbers.ratio for o in outcomes if o.runs and (numbers := figures(o, origin)) is not None}
     known = {o.name: o for o in outcomes if o.name in ratios}
-    found: list[tuple[Outcome, str]] = []
+    found: list[Start] = []
     for names in FAMILIES:
         family = sorted((known[name] for name in names if name in known), key=lambda o: ratios[o.name])
         able = [o for o in family if not _cannot(o, outcomes, requirements)]
         if family:
             parent = (able or family)[0]
-            found.append((parent, _why_not(parent, outcomes, requirements, origin)))
-    return tuple(sorted(found, key=lambda pair: ratios[pair[0].name]))
+            share = _most_share(parent, outcomes, ratios, requirements)
+            found.append(Start(parent, _why_not(parent, outcomes, requirements, origin), share))
+    return tuple(sorted(found, key=lambda start: ratios[start.parent.name]))
+
+
+def _most_share(
+    parent: Outcome, outcomes: Sequence[Outcome], ratios: Mapping[str, float], requirements: Requirements
+) -> float:
+    """By the time between the parent's and that of the same engine's floating point, in proportion to what is kept in it."""
+    timed = [o for o in outcomes if o.name in ratios]
+    engine, own = parent.candidate.build.recipe.engine, ratios[parent.name]
+    held = [o for o in timed if o.accuracy is not None and feasible(o.accuracy, requirements.max_drop).ok]
+    unquantized = [
+        ratios[o.name]
+        for o in timed
+        if o.candidate.build.recipe.engine == engine and o.candidate.build.recipe.precision == "fp32"
+    ]
+    if requirements.prefer is not Prefer.LATENCY or not held or min(unquantized, default=own) <= own:
+        return 1.0
+    wanted = min(ratios[o.name] for o in held) / LEAST_GAIN
+    return min(1.0, max(0.0, (wanted - own) / (min(unquantized) - own)))
 
 
 def _why_not(parent: Outcome, outcomes: Sequence[Outcome], requirements: Requirements, origin: Origin) -> str:

@@ -4,16 +4,14 @@
 both is checked once, in `build`, not here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import onnx
 
 from edgekit.core.types import Built, NumericRules, Recipe
-from edgekit.errors import InputRejected
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class Task:
     """One build: `original` is untouched, `model` has fixed shapes; steps work in `scratch`, and leave remarks in `notes`.
 
     `flat` is the model as `quantize.flatten` leaves it, `histograms` what calibration saw of its activations; None where the recipe
-    reads neither.
+    reads neither. `state` maps an output to the input it is fed back to.
     """
 
     recipe: Recipe
@@ -31,8 +29,9 @@ class Task:
     calibration: Path | None
     out: Path
     scratch: Path
-    flat: Path | None = None
-    histograms: Path | None = None
+    flat: Path | None
+    histograms: Path | None
+    state: Mapping[str, str]
     notes: list[str] = field(default_factory=list)
 
 
@@ -84,29 +83,3 @@ def onnx_ports(model: onnx.ModelProto) -> Ports:
         tuple(port.name for port in model.graph.input if port.name not in weights),
         tuple(port.name for port in model.graph.output),
     )
-
-
-class Samples(Sequence[dict[str, np.ndarray]]):
-    """Calibration feeds by input name, read from the disk as they are asked for; `<i>.npy` holds input i as [N, *shape].
-
-    Raises InputRejected when there is no data, or the inputs disagree on N.
-    """
-
-    def __init__(self, folder: Path | None, names: tuple[str, ...]) -> None:
-        if folder is None:
-            raise InputRejected("needs calibration data", next_step="give representative samples with --data")
-        self._arrays = {
-            name: np.load(folder / f"{i}.npy", mmap_mode="r", allow_pickle=False) for i, name in enumerate(names)
-        }
-        counts = {len(array) for array in self._arrays.values()}
-        if len(counts) != 1 or counts == {0}:
-            raise InputRejected(f"calibration arrays hold {sorted(counts)} samples", where=str(folder))
-        self._count = counts.pop()
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < self._count:
-            raise IndexError(index)
-        return {name: np.array(array[index]) for name, array in self._arrays.items()}

@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -33,20 +33,23 @@ def build_artifact(
     out: Path,
     flat: Path | None = None,
     histograms: Path | None = None,
+    state: Mapping[str, str] | None = None,
 ) -> Built:
     """Make the artifact of `spec` in the folder `out`, from `original` as given and `model` with fixed shapes.
 
-    `calibration` holds `<i>.npy` for each input i, stacked [N, *shape]; `flat` and `histograms` are what `quantize` made of model
-    and data, for recipes that read them. Raises InputRejected with a one-line reason, `where` is the recipe's name.
+    `calibration` holds `<i>.npy` for each input i, stacked [N, *shape]; `state` maps an output to the input it is fed back to.
+    `flat` and `histograms` are what `quantize` made of model and data, for recipes that read them. Raises InputRejected with a
+    one-line reason, `where` is the recipe's name.
     """
     engine = _engine(spec.recipe.engine)
     before = _digests(original, model)
     wanted = onnx_ports(onnx.load(str(model), load_external_data=False))
     out.mkdir(parents=True, exist_ok=True)
     with _scratch(out) as scratch:
-        built = _run(
-            engine, Task(spec.recipe, spec.numeric, original, model, calibration, out, scratch, flat, histograms)
+        task = Task(
+            *(spec.recipe, spec.numeric, original, model, calibration, out, scratch, flat, histograms, state or {})
         )
+        built = _run(engine, task)
     if _digests(original, model) != before:
         raise InternalError("the build changed the model it was given", where=spec.recipe.name)
     _verify(engine, out, built, wanted, spec.recipe.name)

@@ -6,6 +6,7 @@
   that is still named takes its place: what was fused is kept as a whole.
 - A node without effect, which fusion removed, is nothing here and needs no keeping.
 - What 8 bits ruin is found by the model's structure alone: norms and spectra that are written out.
+- An operator counts as quantized by its weights: NNCF rounds a tensor for one reader, and others that stay float read it too.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -169,12 +170,27 @@ def _exponent(node: Any) -> float | None:
     return float(power.data.item())
 
 
+def left_weights(model: ov.Model) -> tuple[str, ...]:
+    """Friendly names of matrix products whose first input is stored, sorted.
+
+    NNCF gives such weights a scale a row. Where the product is quantized again, for another behind it, OpenVINO 2026.4's CPU
+    plugin takes them for scales of columns: it refuses to compile, or where there are as many of both, the answer is wrong.
+    """
+    products = (node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul")
+    return tuple(sorted(node.get_friendly_name() for node in products if _is_stored(_sources(node)[0])))
+
+
 # ------------------------------------------------------------------------------------------------------------- results
 
 LOW_BITS = (ov.Type.i8, ov.Type.u8, ov.Type.i4, ov.Type.u4)
-# What moves values without changing them, and what int8 and int4 weights are made floating point by.
+# What moves values without changing them, and what stands between stored weights and who reads them.
 MOVES = frozenset({"Reshape", "Transpose", "Unsqueeze", "Squeeze"})
-DEQUANTIZES = frozenset({"Convert", "Subtract", "Multiply"})
+FROM_STORED = MOVES | {"Convert", "Subtract", "Multiply", "FakeQuantize"}
+# Where an operator has its weights, if it is not the second input.
+RECURRENT_WEIGHTS = {
+    **{"LSTMSequence": (4, 5), "GRUSequence": (3, 4), "RNNSequence": (3, 4)},
+    **{"LSTMCell": (3, 4), "GRUCell": (2, 3), "RNNCell": (2, 3)},
+}
 
 
 def bodies(model: ov.Model) -> Iterator[ov.Model]:
@@ -193,20 +209,25 @@ def _bodies_of(node: Any) -> list[ov.Model]:
 
 
 def count_quantized(model: ov.Model, kinds: Collection[str]) -> tuple[int, int]:
-    """(operators of the types `kinds` that are fed by FakeQuantize or low-bit weights, all of them), without bodies."""
+    """(operators of the types `kinds` that are quantized, all of them), without bodies."""
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() in kinds]
     return sum(is_quantized(node) for node in nodes), len(nodes)
 
 
-def still_quantized(model: ov.Model, names: Collection[str]) -> tuple[str, ...]:
-    """Those of the nodes called `names` that a FakeQuantize or low-bit weights feed all the same."""
-    by_name: Mapping[str, Any] = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
+def still_quantized(model: ov.Model, kinds: Collection[str], names: Collection[str]) -> tuple[str, ...]:
+    """Those of the nodes called `names`, of the types `kinds`, that are quantized all the same."""
+    by_name: Mapping[str, Any] = {
+        node.get_friendly_name(): node for node in model.get_ordered_ops() if node.get_type_name() in kinds
+    }
     return tuple(name for name in names if name in by_name and is_quantized(by_name[name]))
 
 
 def is_quantized(node: Any) -> bool:
-    """Whether a FakeQuantize or low-bit weights feed any of the node's inputs."""
-    return any(_is_low(source) for source in _sources(node))
+    """Whether an operator of arithmetic has low-bit weights; of a matrix product, whether those or both its inputs are."""
+    sources = _sources(node)
+    if node.get_type_name() == "MatMul":
+        return all(_is_low(source) for source in sources) or any(_is_low(s) and _is_stored(s) for s in sources)
+    return any(_is_low(sources[i]) for i in RECURRENT_WEIGHTS.get(node.get_type_name(), (1,)))
 
 
 def _sources(node: Any) -> list[Any]:
@@ -214,14 +235,25 @@ def _sources(node: Any) -> list[Any]:
 
 
 def _is_low(node: Any) -> bool:
-    kind = node.get_type_name()
-    if kind in MOVES:
-        return _is_low(_sources(node)[0])
-    return kind == "FakeQuantize" or _is_low_constant(node)
+    """Whether its values are rounded: by a FakeQuantize, or stored in few bits."""
+    while node.get_type_name() in MOVES:
+        node = _sources(node)[0]
+    return node.get_type_name() == "FakeQuantize" or (_is_stored(node) and _stored_type(node) in LOW_BITS)
 
 
-def _is_low_constant(node: Any) -> bool:
-    kind = node.get_type_name()
-    if kind == "Constant":
-        return node.get_element_type() in LOW_BITS
-    return kind in DEQUANTIZES | MOVES and _is_low_constant(_sources(node)[0])
+def _is_stored(node: Any) -> bool:
+    """Whether it is a constant, or one that was moved, rounded or made floating point."""
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        if node.get_type_name() in FROM_STORED:
+            pending.extend(_sources(node))
+        elif node.get_type_name() != "Constant":
+            return False
+    return True
+
+
+def _stored_type(node: Any) -> ov.Type:
+    while node.get_type_name() != "Constant":
+        node = _sources(node)[0]
+    return node.get_element_type()

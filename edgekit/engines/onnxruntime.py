@@ -7,7 +7,7 @@
 """
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,13 @@ from edgekit.core.types import Built
 from edgekit.engines.base import Ports, Steps, Task, one_line, onnx_ports
 from edgekit.errors import InputRejected
 from edgekit.quantize import collect, graphs, nbits, qdq
+from edgekit.quantize import optimize as stored
 from edgekit.quantize.ranges import find_ranges
 
 name = "onnxruntime"
 
 FILE = "model.onnx"
-THREADS = 2
 HARDWARE_LAYOUT = "com.microsoft.nchwc"
-TABLE_BYTES = 4096  # constants above it are left to be folded at load in a model that would grow too much
-LEVELS = {
-    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
-    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-}
 
 
 def build(task: Task) -> Built:
@@ -54,7 +48,7 @@ def build(task: Task) -> Built:
 def check(model: Path) -> tuple[str, ...]:
     """Why a session cannot be made; this is the named boundary for what it raises."""
     try:
-        ort.InferenceSession(str(model), _options(threads=1), providers=["CPUExecutionProvider"])
+        ort.InferenceSession(str(model), _options(), providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - ONNX Runtime has a dozen exception types
         return (one_line(error),)
     return ()
@@ -65,15 +59,11 @@ def ports(artifact: Path, wanted: Ports) -> Ports:
     return onnx_ports(onnx.load(str(artifact), load_external_data=False))
 
 
-def _options(threads: int = THREADS, level: str = "", save_to: Path | None = None) -> ort.SessionOptions:
+def _options() -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    if level:
-        options.graph_optimization_level = LEVELS[level]
-    if save_to:
-        options.optimized_model_filepath = str(save_to)
     return options
 
 
@@ -95,9 +85,9 @@ def _has_external_data(path: Path) -> bool:
 
 def fold(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
     """Fold constants and infer shapes: what the quantizers need to see weights and types. Without it, if ORT cannot."""
-    out = task.scratch / "folded.onnx"
+    folded, out = task.scratch / "basic.onnx", task.scratch / "folded.onnx"
     try:
-        folded = _optimized(task, model, "basic", params["growth"], params.get("without", ()))
+        stored.optimize(model, folded, "basic", params["growth"], params.get("without", ()))
         onnx.shape_inference.infer_shapes_path(str(folded), str(out))
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's and onnx's own; the next step may do without
         task.notes.append(f"constants were not folded before quantizing: {one_line(error)}")
@@ -107,22 +97,8 @@ def fold(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
 
 def optimize(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
     """ONNX Runtime's graph optimization, stored."""
-    return _optimized(task, model, params["level"], params["growth"])
-
-
-def _optimized(task: Task, model: Path, level: str, growth: float, without: Sequence[str] = ()) -> Path:
-    """The model as optimized at `level`, but for the optimizers in `without`.
-
-    If that made it more than `growth` times larger, again with its tables not folded. ORT folds
-    those at load: what is stored is smaller, what runs is the same.
-    """
-    out = task.scratch / f"{level}.onnx"
-    how = {"providers": ["CPUExecutionProvider"], "disabled_optimizers": list(without)}
-    ort.InferenceSession(str(model), _options(level=level, save_to=out), **how)
-    if out.stat().st_size > growth * model.stat().st_size:
-        options = _options(level=level, save_to=out)
-        options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(TABLE_BYTES))
-        ort.InferenceSession(str(model), options, **how)
+    out = task.scratch / f"{params['level']}.onnx"
+    stored.optimize(model, out, params["level"], params["growth"])
     return out
 
 
@@ -181,30 +157,16 @@ def static(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
         task.notes.append(f"{inner} operators inside If or Loop bodies stay fp32: static int8 does not reach them")
     if task.histograms is None:
         return task.flat
-    found = collect.load(task.histograms)
-    finite = {name: histogram for name, histogram in found.items() if not histogram.nonfinite}
-    keep = {*params.get("keep", ()), *_unbounded(task, flat, params["ops"], found.keys() - finite.keys())}
-    plan = qdq.QdqPlan(tuple(params["ops"]), tuple(sorted(keep)))
-    if not any(qdq.is_planned(node, plan) for node in flat.graph.node):
+    histograms, floating = qdq.bounded(flat, collect.load(task.histograms), params["ops"])
+    if note := qdq.unbounded_note(floating):
+        task.notes.append(note)
+    plan = qdq.QdqPlan(tuple(params["ops"]), tuple(sorted({*params.get("keep", ()), *floating})))
+    if not qdq.planned_nodes(flat, plan):
         return task.flat
-    ranges = find_ranges(finite, params["ranges"], qdq.activation_grid(task.numeric))
+    ranges = find_ranges(histograms, params["ranges"], qdq.activation_grid(task.numeric))
     out = task.scratch / "static.onnx"
     onnx.save(qdq.insert(flat, ranges, plan, task.numeric), str(out))
     return out
-
-
-def _unbounded(task: Task, flat: onnx.ModelProto, ops: Collection[str], nonfinite: Collection[str]) -> list[str]:
-    """The nodes that touch tensors which calibration saw NaN or infinities in: no range holds those, they stay float."""
-    found = [
-        node.name
-        for node in flat.graph.node
-        if node.op_type in ops and not set(nonfinite).isdisjoint((*node.input, *node.output))
-    ]
-    if found:
-        task.notes.append(
-            f"{len(found)} operators stay fp32: calibration saw values that are not finite in '{min(nonfinite)}'"
-        )
-    return found
 
 
 STEPS: Steps = {

@@ -4,7 +4,8 @@
 - NNCF works on OpenVINO's own model: its ONNX output is wrong in OpenVINO on some detectors;
 - what NNCF quantizes is fused first, as `convert_model` does: it quantizes the pieces of a LayerNorm that is not, and squares in
   8 bits lose the small variances, which collapsed a text recognizer;
-- sums, ratios, norms and what a root or a logarithm is taken of are never quantized: other models write their norms out;
+- sums, ratios, norms and what a root or a logarithm is taken of are never quantized: other models write their norms out; nor is
+  a product whose weights stand on the left, which the CPU plugin computes wrong;
 - Identity nodes go: newer readers keep them as an operator that older runtimes do not have;
 - f32 is asked for by name: the default on a CPU with bf16 is bf16.
 """
@@ -28,21 +29,21 @@ from openvino.utils import replace_output_update_name
 
 from edgekit.core.types import Built
 from edgekit.engines import nncf_scope
-from edgekit.engines.base import Ports, Samples, Steps, Task, one_line, onnx_ports
+from edgekit.engines.base import Ports, Steps, Task, one_line, onnx_ports
 from edgekit.errors import InputRejected, InternalError
+from edgekit.quantize.feeds import Feeds
+from edgekit.quantize.samples import Samples
 
 name = "openvino"
 
 FILES = ("model.xml", "model.bin")
 PRESETS = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}
-# How a tensor's range comes of its samples: the mean of each one's least and greatest value, the least and greatest of all, ...
+# How a tensor's range comes of its samples: the mean of each one's least and greatest value, or the least and greatest of all.
 ACTIVATION_RANGES = {
     "mean": RangeEstimatorParameters(),  # NNCF's default, which is the least and greatest where a range is per channel
     "minmax": RangeEstimatorParametersSet.MINMAX,
-    "quantile": RangeEstimatorParametersSet.MEAN_QUANTILE,
-    "histogram": RangeEstimatorParametersSet.HISTOGRAM,
 }
-BIAS_CORRECTIONS = ("fast", "accurate", "off")
+CORRECTS_BIASES = {"fast": True, "off": False}
 INT8_WEIGHTS = {"int8_sym": nncf.CompressWeightsMode.INT8_SYM, "int8_asym": nncf.CompressWeightsMode.INT8_ASYM}
 INT4_WEIGHTS = {"int4_sym": nncf.CompressWeightsMode.INT4_SYM, "int4_asym": nncf.CompressWeightsMode.INT4_ASYM}
 ARITHMETIC = frozenset(
@@ -101,7 +102,7 @@ def _name(port: Any, want: str) -> str:
 
 
 def quantized_ops(model: ov.Model) -> tuple[int, int]:
-    """(operators of arithmetic fed by FakeQuantize or low-bit weights, all operators of arithmetic), bodies included."""
+    """(operators of arithmetic that are quantized, all of them), bodies included, each counting one whatever its work."""
     counts = [nncf_scope.count_quantized(part, ARITHMETIC) for part in (model, *nncf_scope.bodies(model))]
     return sum(quantized for quantized, _ in counts), sum(total for _, total in counts)
 
@@ -117,20 +118,23 @@ def convert(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
 def quantize(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
     """NNCF's post-training quantization, statistics in f32 over up to `subset_size` samples.
 
-    `params`: "preset"; "subset_size"; and optional: "keep", names of nodes of the flat model that stay in floating point;
-    "activation_range", a key of ACTIVATION_RANGES; "smooth", SmoothQuant for MatMul; "bias_correction", of BIAS_CORRECTIONS.
-    NNCF 3.4's channel alignment raises on every model with two convolutions: it is not offered. Raises InputRejected when
-    nothing is left to be quantized, or NNCF cannot do it on this model.
+    `params`: "preset"; "subset_size"; "bias_correction", a key of CORRECTS_BIASES; and optional: "keep", names of nodes of the flat
+    model that stay in floating point; "activation_range", a key of ACTIVATION_RANGES. NNCF 3.4's channel alignment raises on
+    every model with two convolutions: it is not offered. Raises InputRejected without calibration data, when nothing is left to
+    be quantized, or NNCF cannot do it on this model.
     """
     keep = tuple(params.get("keep", ()))
     if keep and task.flat is None:
         raise InternalError("nodes are kept by their names in the flat model, which was not given")
+    if task.calibration is None:
+        raise InputRejected("needs calibration data", next_step="give representative samples with --data")
     source = task.flat or model
     loaded = onnx.load(str(source), load_external_data=False)
     fused = _fused(source)
     kept = nncf_scope.scope(fused, loaded.graph, keep)
-    ignored = {*kept.nodes, *nncf_scope.fragile(fused, ARITHMETIC)}
-    quantized = _nncf(task, fused, Samples(task.calibration, onnx_ports(loaded).inputs), sorted(ignored), params)
+    ignored = {*kept.nodes, *nncf_scope.fragile(fused, ARITHMETIC), *nncf_scope.left_weights(fused)}
+    samples = Samples(task.calibration, onnx_ports(loaded).inputs, task.state)
+    quantized = _nncf(task, fused, Feeds(source, samples, params["subset_size"]), sorted(ignored), params)
     if keep and not any(node.get_type_name() == "FakeQuantize" for node in quantized.get_ops()):
         raise InputRejected("nothing is left to be quantized", next_step="keep fewer layers in full precision")
     _note_kept(task, quantized, kept)
@@ -138,47 +142,32 @@ def quantize(task: Task, model: Path, params: Mapping[str, Any]) -> Path:
     return _save(task, quantized)
 
 
-def _nncf(task: Task, model: ov.Model, samples: Samples, ignored: Iterable[str], params: Mapping[str, Any]) -> ov.Model:
-    count = min(len(samples), params["subset_size"])
-    correction = _bias_correction(params)
-    kinds = {node.get_type_name() for node in model.get_ops()}
-    if correction == "accurate" and "If" in kinds:
-        raise InputRejected("NNCF has no accurate bias correction for models with If", next_step="use the fast one")
+def _nncf(task: Task, model: ov.Model, feeds: Feeds, ignored: Iterable[str], params: Mapping[str, Any]) -> ov.Model:
     try:
         return nncf.quantize(
             model,
-            nncf.Dataset(range(count), samples.__getitem__),
+            nncf.Dataset(feeds),
             preset=PRESETS[params["preset"]],
-            subset_size=count,
-            fast_bias_correction=correction != "accurate",
-            model_type=nncf.ModelType.TRANSFORMER if params.get("smooth", False) else None,
+            subset_size=len(feeds),
             ignored_scope=nncf.IgnoredScope(names=list(ignored)),
             advanced_parameters=AdvancedQuantizationParameters(
                 # Without VNNI two int8 products overflow int16: halve the weights' range there, nowhere else.
                 overflow_fix=OverflowFix.ENABLE if task.numeric.reduce_range else OverflowFix.DISABLE,
-                disable_bias_correction=correction == "off",
+                disable_bias_correction=not CORRECTS_BIASES[params["bias_correction"]],
                 activations_range_estimator_params=ACTIVATION_RANGES[params.get("activation_range", "mean")],
             ),
         )
     except nncf.InternalError as error:  # it looks for nodes of the body in the graph around it
-        if loops := kinds & {"Loop", "TensorIterator"}:
+        if loops := {node.get_type_name() for node in model.get_ops()} & {"Loop", "TensorIterator"}:
             raise InputRejected(f"NNCF does not quantize models with {min(loops)}: {one_line(error)}") from error
         raise
-
-
-def _bias_correction(params: Mapping[str, Any]) -> str:
-    """One of BIAS_CORRECTIONS; "fast_bias_correction" is how older recipes say it."""
-    found = params.get("bias_correction", "fast" if params.get("fast_bias_correction", True) else "accurate")
-    if found not in BIAS_CORRECTIONS:
-        raise InternalError(f"no such bias correction: {found}")
-    return str(found)
 
 
 def _note_kept(task: Task, quantized: ov.Model, kept: nncf_scope.Scope) -> None:
     """Say which nodes could not be kept: those that were not found, and those that NNCF quantized all the same."""
     if kept.missing:
         task.notes.append(f"not found in OpenVINO's model, so not kept in full precision: {', '.join(kept.missing)}")
-    if quantized_anyway := nncf_scope.still_quantized(quantized, kept.nodes):
+    if quantized_anyway := nncf_scope.still_quantized(quantized, ARITHMETIC, kept.nodes):
         task.notes.append(f"quantized although they were to be kept: {', '.join(quantized_anyway)}")
 
 

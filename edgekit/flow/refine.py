@@ -17,7 +17,7 @@ from edgekit.core.results import Outcome
 from edgekit.core.search import Search, Tried, Try, next_try, resolution, tries_left
 from edgekit.core.sensitivity import Attribution, Sensitivity, give_back_order
 from edgekit.core.types import Candidate, Recipe
-from edgekit.core.worth import starts
+from edgekit.core.worth import Start, starts
 from edgekit.errors import DeviceError, DiskFull, EdgekitError
 from edgekit.flow.build import build_one
 from edgekit.flow.calibrate import DEFAULT, attributed, duration
@@ -54,18 +54,19 @@ class Refinery:
     def refine(self, outcomes: Sequence[Outcome]) -> Found:
         """Search in every family that may win by it, the best parent first."""
         found = Found()
-        for parent, reason in starts(outcomes, self._job.requirements, self._job.origin):
-            if reason:
-                found.searches.append(Search(parent.name, None, (), None, reason))
+        for start in starts(outcomes, self._job.requirements, self._job.origin):
+            if start.why_not:
+                found.searches.append(Search(start.parent.name, None, (), None, start.why_not))
                 continue
-            search, made, outcome = self._search(parent)
+            search, made, outcome = self._search(start)
             found.searches.append(search)
             if made is not None and outcome is not None:
                 found.made[outcome.name] = made
                 found.outcomes.append(outcome)
         return found
 
-    def _search(self, parent: Outcome) -> tuple[Search, Made | None, Outcome | None]:
+    def _search(self, start: Start) -> tuple[Search, Made | None, Outcome | None]:
+        parent = start.parent
         if self.left() <= 0:
             return Search(parent.name, None, (), None, self.out_of_time("it began")), None, None
         numeric = parent.candidate.build.numeric
@@ -83,7 +84,7 @@ class Refinery:
         except EdgekitError as error:
             why = self.out_of_time("the layers were ranked") if self.left() <= 0 else f"not searched: {error}"
             return Search(parent.name, None, (), None, why), None, None
-        return _Climb(self, parent, attribution).to_the_best()
+        return _Climb(self, start, attribution).to_the_best()
 
     def attempt(
         self, parent: Outcome, kept: Sequence[Sensitivity], settings: Mapping[str, str]
@@ -127,10 +128,11 @@ class Refinery:
 class _Climb:
     """One family's way to the best mixed precision: first how to quantize at all, then what not to."""
 
-    def __init__(self, refinery: Refinery, parent: Outcome, attribution: Attribution) -> None:
+    def __init__(self, refinery: Refinery, start: Start, attribution: Attribution) -> None:
         self._refinery = refinery
-        self._parent = parent
-        self._recipe = parent.candidate.build.recipe
+        self._start = start
+        self._parent = start.parent
+        self._recipe = start.parent.candidate.build.recipe
         self._attribution = attribution
         self._order = give_back_order(attribution.layers)
         self._tries: list[Try] = []
@@ -173,6 +175,12 @@ class _Climb:
         tried = [Tried(0, held=False)] if everything_failed else []
         units = len(self._order)
         while (count := next_try(self._order, tried, looks_fine)) is not None:
+            share = sum(s.unit.share for s in self._order[:count])
+            if share > self._start.most_share:
+                self._ended = (
+                    f"{count} of {units} layers, {share:.0%} of the work, would be kept: nothing to gain is left"
+                )
+                return
             text = f"keeping {count} of {units} layers of {self._parent.name} unquantized"
             found = self._try(count, settings, text, tries_left(units, tried))
             if found is None:

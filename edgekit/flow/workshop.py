@@ -222,6 +222,7 @@ class Workshop:
                 out=folder,
                 flat=flat,
                 histograms=histograms,
+                state=dict(materials.data.state),
             )
             files = tuple(_artifact_file(folder, name) for name in built.files)
             return Artifact(spec, files, built.notes, built.quantized_ops, built.quantizable_ops)

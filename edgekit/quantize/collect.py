@@ -3,11 +3,12 @@
 - One session a group, on a pruned copy of the model whose outputs are the group's tensors, over all samples; then the next group.
   Memory is one group's activations, whatever the number of samples and of tensors.
 - State is carried from an output to its input within a sequence; every group carries its own, the same.
-- What is known so far is saved every few seconds in one atomic step, with a digest of all that decides the result. A collection
+- What is known so far is saved every CHECKPOINT_S in one atomic step, with a digest of all that decides the result. A collection
   that finds its own checkpoint goes on from there and ends with the same bytes; any other checkpoint is ignored.
 - The result depends on model, data, threads and ONNX Runtime, not on the groups: every budget gives the same file.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -80,7 +81,7 @@ def collect(
     _write(out, to_arrays(work.histograms))
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
-        _partial(checkpoint).unlink(missing_ok=True)
+        _sweep(checkpoint)
     return Collected(len(samples), plan.tensors, plan.left_out, work.nonfinite(), len(plan.parts), clock.runs)
 
 
@@ -260,14 +261,30 @@ def _resumed(checkpoint: Path, key: str, samples: Samples) -> _Work | None:
 
 def _write(path: Path, arrays: Mapping[str, Array]) -> None:
     """An .npz, complete or absent; the same arrays make the same bytes."""
-    partial = _partial(path)
-    with disk_errors(path), partial.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
-        stream.flush()
-        os.fsync(stream.fileno())
-        partial.replace(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with disk_errors(path), partial.open("wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
+            stream.flush()
+            os.fsync(stream.fileno())
+            partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
-def _partial(path: Path) -> Path:
-    """What is written before it takes the place of `path`; a killed process leaves one, which the next one writes over."""
-    return path.with_name(f".{path.name}.partial")
+def _sweep(path: Path) -> None:
+    """Remove what killed processes were writing to take the place of `path`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        if not _runs(left.name.split(".")[-2]):
+            left.unlink(missing_ok=True)
+
+
+def _runs(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -8,8 +8,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import onnx
-import onnxruntime as ort
+from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization.quant_utils import add_infer_metadata
 
 from edgekit.core.calibration import Flattened
@@ -17,10 +18,10 @@ from edgekit.errors import InputRejected
 from edgekit.models import runtime
 from edgekit.quantize import graphs
 from edgekit.quantize.groups import peak_bytes, tensors_to_calibrate
+from edgekit.quantize.optimize import optimize
 
 FILE = "flat.onnx"
 PER_CHANNEL_OPSET = 13  # QuantizeLinear has an `axis` since
-TABLE_BYTES = 4096  # constants above it stay to be folded at load in a model that would grow too much
 GROWTH = 2.0  # what becomes int8 after folding is a quarter of it
 
 
@@ -49,8 +50,10 @@ def _folded(model: Path, out: Path, notes: list[str]) -> onnx.ModelProto:
     """The model with constants folded and shapes inferred; as it is, if ONNX Runtime cannot."""
     folded = out / "folded.onnx"
     try:
-        _optimized(model, folded)
-        return onnx.shape_inference.infer_shapes(onnx.load(str(folded)))
+        optimize(model, folded, "basic", GROWTH)
+        loaded = onnx.load(str(folded))
+        _fold_casts(loaded)
+        return onnx.shape_inference.infer_shapes(loaded)
     except (*runtime.ERRORS, onnx.shape_inference.InferenceError) as error:
         notes.append(f"constants were not folded before quantizing: {runtime.reason(error)}")
         return onnx.shape_inference.infer_shapes(onnx.load(str(model)))
@@ -58,23 +61,18 @@ def _folded(model: Path, out: Path, notes: list[str]) -> onnx.ModelProto:
         folded.unlink(missing_ok=True)
 
 
-def _optimized(model: Path, out: Path) -> None:
-    options = _options(out)
-    ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    if out.stat().st_size > GROWTH * model.stat().st_size:
-        options = _options(out)
-        options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(TABLE_BYTES))
-        ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-
-
-def _options(save_to: Path) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(save_to)
-    return options
+def _fold_casts(model: onnx.ModelProto) -> None:
+    """Float16 weights behind a Cast become float32 ones: ONNX Runtime puts Casts where a CPU has no float16 kernel."""
+    graph = model.graph
+    half = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16}
+    overridable = {port.name for port in graph.input}
+    answers = {port.name for port in graph.output}
+    for index, node in reversed(list(enumerate(graph.node))):
+        widens = node.op_type == "Cast" and any(a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute)
+        if widens and node.input[0] in half.keys() - overridable and node.output[0] not in answers:
+            array = numpy_helper.to_array(half[node.input[0]]).astype(np.float32)
+            graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
+            del graph.node[index]
 
 
 def _name_nodes(model: onnx.ModelProto) -> None:

@@ -5,7 +5,7 @@
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -14,7 +14,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 FLOAT_ARITHMETIC = frozenset(
     {"Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedMatMul", "LSTM", "GRU", "RNN", "Attention"}
 )
-INT8_ARITHMETIC = frozenset(
+INT8_OPERATORS = frozenset(
     {
         "ConvInteger",
         "MatMulInteger",
@@ -25,6 +25,9 @@ INT8_ARITHMETIC = frozenset(
     }
     | {"QLinearConv", "QLinearMatMul", "QGemm", "MatMulNBits"}
 )
+
+# What changes the shape of a weight and none of its values.
+_MOVES = frozenset({"Reshape", "Transpose"})
 
 # Where a weight stands among an operator's inputs, and the axis along which it has one scale a channel; Gemm's depends on transB.
 WEIGHT_INPUTS = {
@@ -44,11 +47,15 @@ def walk(graph: GraphProto) -> Iterator[GraphProto]:
     """`graph` and every body nested in it."""
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from walk(attribute.g)
-            for body in attribute.graphs:
-                yield from walk(body)
+        for body in _bodies(node):
+            yield from walk(body)
+
+
+def _bodies(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def opset(model: ModelProto) -> int:
@@ -57,19 +64,49 @@ def opset(model: ModelProto) -> int:
 
 
 def quantized_ops(model: ModelProto) -> tuple[int, int]:
-    """(operators of arithmetic that take int8, all operators of arithmetic), bodies included.
+    """(operators of arithmetic that take int8, all operators of arithmetic), bodies included, each counting one whatever its work.
 
-    A float operator counts as quantized when a DequantizeLinear feeds one of its first three inputs.
+    A float operator takes int8 when a DequantizeLinear gives it its weights; a matrix product also when both inputs come from one.
+    One that reads an activation which was rounded for another operator does not.
     """
-    quantized = total = 0
-    for graph in walk(model.graph):
-        dequantized = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-        for node in graph.node:
-            if node.op_type in INT8_ARITHMETIC:
-                quantized, total = quantized + 1, total + 1
-            elif node.op_type in FLOAT_ARITHMETIC:
-                quantized, total = quantized + bool(dequantized & set(node.input[:3])), total + 1
-    return quantized, total
+    found = list(_which_take_int8(model.graph, {}))
+    return sum(found), len(found)
+
+
+def _which_take_int8(graph: GraphProto, around: Mapping[str, NodeProto | None]) -> Iterator[bool]:
+    """For each operator of arithmetic; `around` has the makers of the tensors that a body sees, None for those that are stored."""
+    makers: dict[str, NodeProto | None] = {**around, **{tensor.name: None for tensor in graph.initializer}}
+    makers |= {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        if node.op_type in FLOAT_ARITHMETIC | INT8_OPERATORS:
+            yield node.op_type in INT8_OPERATORS or _takes_int8(node, makers)
+        for body in _bodies(node):
+            yield from _which_take_int8(body, makers)
+
+
+def _takes_int8(node: NodeProto, makers: Mapping[str, NodeProto | None]) -> bool:
+    if node.op_type in ("MatMul", "FusedMatMul"):
+        dequantized = [name for name in node.input[:2] if _is_dequantized(name, makers)]
+        return len(dequantized) == 2 or any(_is_stored(name, makers) for name in dequantized)
+    return any(_is_dequantized(node.input[i], makers) for i in weight_inputs(node) or (1,))
+
+
+def _is_dequantized(name: str, makers: Mapping[str, NodeProto | None]) -> bool:
+    maker = makers.get(_origin(name, makers, _MOVES))
+    return maker is not None and maker.op_type == "DequantizeLinear"
+
+
+def _is_stored(name: str, makers: Mapping[str, NodeProto | None]) -> bool:
+    name = _origin(name, makers, _MOVES | {"DequantizeLinear", "QuantizeLinear"})
+    maker = makers.get(name)
+    return name in makers and (maker is None or maker.op_type == "Constant")
+
+
+def _origin(name: str, makers: Mapping[str, NodeProto | None], through: Collection[str]) -> str:
+    """The tensor that `name` is made of by nodes of the types `through` alone."""
+    while (maker := makers.get(name)) is not None and maker.op_type in through:
+        name = maker.input[0]
+    return name
 
 
 def arithmetic_ops_in_bodies(model: ModelProto) -> int:

@@ -141,7 +141,7 @@ def prune(model: ModelProto, outputs: Sequence[str]) -> None:
     """Reduce the main graph to what `outputs` need, in place; they become its outputs."""
     graph = model.graph
     kept = needed_nodes(graph, outputs)
-    used = {name for node in kept for name in _reads(node)} | set(outputs)
+    used = {name for node in kept for name in reads(node)} | set(outputs)
     copies = [_copy(node) for node in kept]  # deleting frees what the fields hold
     del graph.node[:]
     graph.node.extend(copies)
@@ -175,13 +175,18 @@ def needed_nodes(graph: GraphProto, outputs: Iterable[str]) -> list[NodeProto]:
         index = pending.pop()
         if index not in needed:
             needed.add(index)
-            pending.extend(maker[name] for name in _reads(graph.node[index]) if name in maker)
+            pending.extend(maker[name] for name in reads(graph.node[index]) if name in maker)
     return [graph.node[index] for index in sorted(needed)]
 
 
-def _reads(node: NodeProto) -> Iterable[str]:
-    """Every name a node may read: its inputs, and what its bodies mention (a body sees the tensors around it)."""
+def reads(node: NodeProto) -> Iterable[str]:
+    """Every name a node may read: its inputs, and what its bodies mention."""
     yield from node.input
+    yield from body_reads(node)
+
+
+def body_reads(node: NodeProto) -> Iterable[str]:
+    """Every name a node's bodies mention: a body sees the tensors around it."""
     for _, body in subgraphs(node):
         for graph in graphs(body):
             yield from (name for inner in graph.node for name in inner.input)

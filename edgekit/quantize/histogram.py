@@ -96,7 +96,10 @@ def add(state: Histogram, values: Array) -> Histogram:
 
 
 def merge(a: Histogram, b: Histogram) -> Histogram:
-    """The histogram of the values of both."""
+    """The histogram of the values of both, to the bit: what collecting in parts and putting them together rests on.
+
+    A promise of the state (`tests/test_histogram.py` holds it to that); collecting itself adds to one state after the other.
+    """
     exponent = max(a.exponent, b.exponent)
     counts = _widened(a.counts, exponent - a.exponent) + _widened(b.counts, exponent - b.exponent)
     low, high = min(a.low, b.low), max(a.high, b.high)

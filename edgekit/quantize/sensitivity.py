@@ -4,6 +4,7 @@
   its drop what the metric loses. The worst ones are also left out of everything else. A run holds what one inference holds.
 - Ranges come from the histograms of the whole calibration split; each range method is tried on everything quantized.
 - Samples are of the selection split, as many as WORK_MACS allows: their number follows from the model, never from the clock.
+- Nodes that no range holds stay float in every trial, as in what ships (`qdq.bounded`), and are in no unit.
 - The order of units follows from the noise, which tells layers apart that flip no answer of a few samples.
 - An attribution that was interrupted goes on from its checkpoint and ends with the same figures (`trials`).
 """
@@ -28,17 +29,19 @@ from edgekit.errors import InputRejected
 from edgekit.quantize import graphs
 from edgekit.quantize.collect import load
 from edgekit.quantize.groups import fed_inputs
-from edgekit.quantize.qdq import activation_grid
+from edgekit.quantize.histogram import Histogram
+from edgekit.quantize.qdq import activation_grid, bounded, unbounded_note
 from edgekit.quantize.ranges import MAX_SQNR_DB, METHODS, Range, find_ranges, sqnr_db
 from edgekit.quantize.samples import Samples
 from edgekit.quantize.simulate import Simulator, round_weight
-from edgekit.quantize.trials import FEWEST_SAMPLES, LABELS, Bench, Ledger, Scoring, Trial
+from edgekit.quantize.trials import LABELS, Bench, Ledger, Scoring, Trial
 from edgekit.quantize.units import followers, parts_of, planned_nodes, units_of
 from edgekit.store import sha256_file
 
 MOST_SAMPLES = 64
 
-# Multiply-accumulates an attribution may take: one to two minutes of one core at the 10 to 20 G/s of float32 arithmetic.
+# Multiply-accumulates an attribution may take: 50 to 100 s of one core at the 10 to 20 G/s of float32 arithmetic, to which the
+# sessions of its trials come. Where one sample a trial takes more, it is one sample a trial, and only what the order rests on.
 WORK_MACS = 1e12
 
 # So many of the worst units are also measured as the only one that is not quantized.
@@ -54,7 +57,7 @@ LEAST_ERROR = "mse"  # the method that is right by each tensor, then
 # A range method may lose so many answers more than the best before its noise no longer matters: fewer are chance.
 CHANCE_ANSWERS = 2
 
-_FORMAT = 1  # of the checkpoint's key: to be raised when the same subject would give other figures
+_FORMAT = 2  # of the checkpoint's key: to be raised when the same subject would give other figures
 
 
 @dataclass(frozen=True)
@@ -81,46 +84,65 @@ def attribute(
     to save to after each trial; it is removed at the end.
     """
     flat = onnx.load(str(subject.flat))
-    units = units_of(flat, subject.ops, subject.arithmetic)
+    histograms, floating = bounded(flat, load(subject.histograms), subject.ops)
+    units = units_of(flat, subject.ops, subject.arithmetic, floating)
     if not units:
         raise InputRejected("has nothing to quantize", where=str(subject.flat))
     samples = Samples(subject.feeds, fed_inputs(flat.graph), subject.state)
-    trials = len(METHODS) + len(units) + min(LEFT_OUT, len(units))
-    count = samples_for(macs, trials, len(samples))
+    groups = followers(flat, subject.ops, floating)
+    needed = len(METHODS) + len(units) + most_parts([len(parts_of(unit, groups)) for unit in units])
+    left_out = LEFT_OUT if macs * (needed + LEFT_OUT) <= WORK_MACS else 0
+    trials = len(METHODS) + len(units) + min(left_out, len(units))  # as far as is known
+    count = samples_for(macs, needed + left_out, len(samples))
     key = _key(subject, samples, count) if checkpoint else ""
     ledger = Ledger(key, trials, checkpoint, progress)
     with tempfile.TemporaryDirectory() as scratch:
         scoring = Scoring(subject.feeds, subject.metric, subject.options)
         bench = Bench(flat, samples, scoring, count, Path(scratch))
-        found = _Attributing(subject, flat, ledger, bench).attributed(recipe, units)
+        found = _Attributing(subject, flat, histograms, floating, ledger, bench).attributed(recipe, units, left_out)
     ledger.close()
     return found
 
 
 def samples_for(macs: int, trials: int, available: int) -> int:
-    """How many samples each of `trials` runs on: what WORK_MACS allows, FEWEST_SAMPLES to MOST_SAMPLES, all if there are fewer."""
+    """How many samples each of `trials` runs on: what WORK_MACS allows, 1 to MOST_SAMPLES, all if there are fewer."""
     affordable = int(WORK_MACS / (max(1, macs) * trials))
-    return min(available, max(FEWEST_SAMPLES, min(MOST_SAMPLES, affordable)))
+    return min(available, max(1, min(MOST_SAMPLES, affordable)))
+
+
+def most_parts(parts: Sequence[int]) -> int:
+    """How many trials taking units apart may come to, of units of so many `parts`: few can make more than TAKEN_APART each."""
+    several = sorted((count for count in parts if count > 1), reverse=True)
+    return sum(several[: round(1 / TAKEN_APART) - 1])
 
 
 class _Attributing:
     """One attribution: trials of everything by each range method, of each unit alone, and of everything but one."""
 
-    def __init__(self, subject: Subject, flat: ModelProto, ledger: Ledger, bench: Bench) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        flat: ModelProto,
+        histograms: Mapping[str, Histogram],
+        floating: Mapping[str, str],
+        ledger: Ledger,
+        bench: Bench,
+    ) -> None:
         self._subject = subject
         self._flat = flat
+        self._histograms = histograms
+        self._floating = floating
         self._ledger = ledger
         self._bench = bench
-        self._histograms = load(subject.histograms)
-        self._everything = [node.name for node in planned_nodes(flat, subject.ops)]
+        self._everything = [node.name for node in planned_nodes(flat, subject.ops, floating)]
         self._ranges = functools.cache(self._find_ranges)
 
-    def attributed(self, recipe: str, units: Sequence[Unit]) -> Attribution:
+    def attributed(self, recipe: str, units: Sequence[Unit], left_out: int) -> Attribution:
         by_method = {m: self._trial(f"ranges {m}", m, self._everything) for m in METHODS}
         best = best_method(by_method, self._bench.samples)
         layers = self._taken_apart([self._alone(unit, best) for unit in units], best)
-        self._ledger.expect(min(LEFT_OUT, len(layers)) - min(LEFT_OUT, len(units)))
-        layers = [self._left_out(s, best) if i < LEFT_OUT else s for i, s in enumerate(ranked(layers))]
+        self._ledger.expect(min(left_out, len(layers)) - min(left_out, len(units)))
+        layers = [self._left_out(s, best) if i < left_out else s for i, s in enumerate(ranked(layers))]
         return Attribution(
             recipe=recipe,
             metric=self._subject.metric,
@@ -130,7 +152,7 @@ class _Attributing:
             full_drop=by_method[best].drop,
             layers=tuple(layers),
             range_noise={method: trial.noise for method, trial in by_method.items()},
-            notes=tuple(filter(None, [self._bench.note])),
+            notes=tuple(filter(None, [unbounded_note(self._floating), self._bench.note])),
         )
 
     def _trial(self, name: str, method: str, nodes: Sequence[str]) -> Trial:
@@ -155,7 +177,7 @@ class _Attributing:
 
     def _taken_apart(self, layers: Sequence[Sensitivity], method: str) -> list[Sensitivity]:
         """Units of several nodes that make much of the noise, in parts: one node of them may make all of it."""
-        groups = followers(self._flat, self._subject.ops)
+        groups = followers(self._flat, self._subject.ops, self._floating)
         whole = sum(s.alone_noise for s in layers)
         found: list[Sensitivity] = []
         for layer in layers:
@@ -201,13 +223,14 @@ class _Attributing:
 def best_method(trials: Mapping[str, Trial], samples: int) -> str:
     """The range method of least noise, of those that lose no more answers of `samples` than chance may.
 
+    A method whose answers the metric has no value for is none of those, unless it has none for any.
     Where all have collapsed, the one that errs least by each tensor: the layers that did it drown what the others say.
     """
     if min(trial.noise for trial in trials.values()) > SATURATED:
         return LEAST_ERROR
-    drops = [trial.drop for trial in trials.values() if trial.drop is not None]
-    bar = min(drops, default=0.0) + CHANCE_ANSWERS / samples
-    able = [method for method, trial in trials.items() if trial.drop is None or trial.drop <= bar]
+    drops = {method: trial.drop for method, trial in trials.items() if trial.drop is not None}
+    bar = min(drops.values(), default=0.0) + CHANCE_ANSWERS / samples
+    able = [method for method, drop in drops.items() if drop <= bar] or list(trials)
     return min(able, key=lambda method: trials[method].noise)
 
 

@@ -20,40 +20,46 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from edgekit.core.types import NumericRules
 from edgekit.quantize import graphs
 from edgekit.quantize.groups import declared, fed_inputs
-from edgekit.quantize.qdq import activation_grid
+from edgekit.quantize.qdq import ACTIVATIONS, activation_grid, pinned
 from edgekit.quantize.ranges import Grid, Range, grid, scale_and_zero_point
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]  # float32 or float16
 
 # onnxruntime/quantization/registry.py, QDQRegistry. QDQDirect8BitOp: quantized behind a rounded tensor only, at its scale.
 SHARING = frozenset(
     {"AveragePool", "Flatten", "MaxPool", "Reshape", "Resize", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 )
-# QDQRemovableActivation: quantized behind a rounded tensor only, and as a rule taken out.
-ACTIVATIONS = frozenset({"Clip", "Relu"})
 # QDQSplit, QDQPad: at their input's scale, and they have it rounded themselves.
 CUTTING = frozenset({"Pad", "Split"})
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 _TYPES = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8}
+_FLOATS: Mapping[int, np.dtype[Any]] = {
+    TensorProto.FLOAT: np.dtype(np.float32),
+    TensorProto.FLOAT16: np.dtype(np.float16),
+}
+_ORT_DOMAIN = "com.microsoft"  # whose QuantizeLinear takes float16 whatever the model's opset
 RAW = "edgekit.raw"  # what a rounded tensor is called before it is rounded
 ROUNDED = "edgekit.rounded"  # what a rounded input of the graph is called
 
 
 class Simulator:
-    """Simulations of one flat model with `ranges` by tensor name, under a target's rules. Only float32 tensors are rounded."""
+    """Simulations of one flat model with `ranges` by tensor name, under a target's rules. Float32 and float16 are rounded."""
 
     def __init__(self, flat: ModelProto, ranges: Mapping[str, Range], numeric: NumericRules) -> None:
         self._flat = flat
         self._numeric = numeric
-        types = declared(flat)
-        self._ranges = {n: r for n, r in ranges.items() if n in types and types[n].elem_type == TensorProto.FLOAT}
+        self._dtypes = {
+            n: _FLOATS[known.elem_type] for n, known in declared(flat).items() if known.elem_type in _FLOATS
+        }
+        self._ranges = {name: found for name, found in ranges.items() if name in self._dtypes}
+        self._pinned = pinned(flat.graph)
         self._stored = {tensor.name: tensor for tensor in flat.graph.initializer}
         self._inputs = set(fed_inputs(flat.graph))
 
     def quantizing(self, names: Collection[str]) -> ModelProto:
         """The model with the nodes of these names quantized, in simulation."""
-        wanted = set(names)
+        wanted = set(names) - self._pinned
         marks = _Marks(self._flat.graph, self._ranges, self._stored)
         for node in self._flat.graph.node:
             if node.name in wanted:
@@ -94,13 +100,15 @@ class Simulator:
                 self._add_pair(graph, source, made[name], made[name], marks)
 
     def _add_pair(self, graph: GraphProto, source: str, result: str, name: str, marks: "_Marks") -> None:
-        scale, zero = scale_and_zero_point(self._ranges[marks.rounded[name]], activation_grid(self._numeric))
+        dtype = self._dtypes[name]
+        scale, zero = _stored_scale(self._ranges[marks.rounded[name]], activation_grid(self._numeric), dtype)
         parameters = [f"{name}.edgekit.scale", f"{name}.edgekit.zero"]
-        graph.initializer.append(numpy_helper.from_array(np.float32(scale), parameters[0]))
+        graph.initializer.append(numpy_helper.from_array(scale, parameters[0]))
         graph.initializer.append(helper.make_tensor(parameters[1], _TYPES[self._numeric.activation_type], [], [zero]))
         codes = f"{name}.edgekit.codes"
-        graph.node.append(helper.make_node("QuantizeLinear", [source, *parameters], [codes]))
-        graph.node.append(helper.make_node("DequantizeLinear", [codes, *parameters], [result]))
+        domain = _ORT_DOMAIN if dtype == np.float16 else ""
+        graph.node.append(helper.make_node("QuantizeLinear", [source, *parameters], [codes], domain=domain))
+        graph.node.append(helper.make_node("DequantizeLinear", [codes, *parameters], [result], domain=domain))
 
 
 class _Marks:
@@ -166,7 +174,7 @@ class _Marks:
             self._each([name])
 
     def _is_float(self, name: str) -> bool:
-        return name in self._weights and self._weights[name].data_type == TensorProto.FLOAT
+        return name in self._weights and self._weights[name].data_type in _FLOATS
 
     def _share(self, node: NodeProto) -> None:
         """Outputs are rounded at the scale of the first input, if that is rounded."""
@@ -199,22 +207,32 @@ def _pads_with_zero_or_data(node: NodeProto, stored: Mapping[str, TensorProto]) 
 
 
 def round_weight(array: Floats, axis: int | None, reduce_range: bool) -> Floats:
-    """Weights as symmetric int8 gives them back, a scale for each channel along `axis`, or one for all."""
+    """Weights as symmetric int8 gives them back, a scale of their own type for each channel along `axis`, or one for all."""
     others = tuple(i for i in range(array.ndim) if i != axis) if axis is not None else None
     codes = grid("int8", symmetric=True, reduce_range=reduce_range)
-    peak = np.abs(array).max(axis=others, keepdims=True, initial=0)
-    scale = np.where(peak > 0, peak / np.float32(codes.highest), np.float32(1)).astype(np.float32)
-    rounded: Floats = (np.rint(array / scale).clip(codes.lowest, codes.highest) * scale).astype(np.float32)
+    exact = array.astype(np.float32)
+    peak = np.abs(exact).max(axis=others, keepdims=True, initial=0)
+    stored = (peak / np.float32(codes.highest)).astype(array.dtype)
+    scale = np.where(stored > 0, stored, 1).astype(np.float32)
+    rounded: Floats = (np.rint(exact / scale).clip(codes.lowest, codes.highest) * scale).astype(array.dtype)
     return rounded
 
 
 def round_values(array: Floats, codes: Grid) -> Floats:
     """Stored values as an 8-bit type gives them back that has one scale for all of them, made of their minimum and maximum."""
     low, high = float(array.min(initial=0)), float(array.max(initial=0))
-    scale, zero = scale_and_zero_point(Range(low, high), codes)
-    steps = np.rint(array / np.float32(scale)) + zero
-    rounded: Floats = ((steps.clip(codes.lowest, codes.highest) - zero) * np.float32(scale)).astype(np.float32)
+    stored, zero = _stored_scale(Range(low, high), codes, array.dtype)
+    scale = np.float32(stored)
+    steps = np.rint(array.astype(np.float32) / scale) + zero
+    rounded: Floats = ((steps.clip(codes.lowest, codes.highest) - zero) * scale).astype(array.dtype)
     return rounded
+
+
+def _stored_scale(found: Range, codes: Grid, dtype: np.dtype[Any]) -> tuple[Any, int]:
+    """Scale and zero point as a tensor of this type has them; a range too narrow for its scale gets (1, 0)."""
+    scale, zero = scale_and_zero_point(found, codes)
+    stored = dtype.type(scale)
+    return (stored, zero) if stored > 0 else (dtype.type(1), 0)
 
 
 # --------------------------------------------------------------------------------------------------------------- parts
@@ -225,6 +243,8 @@ def _without_body(model: ModelProto) -> ModelProto:
     empty = ModelProto()
     for entry in model.opset_import:
         empty.opset_import.add().CopyFrom(entry)
+    if all(entry.domain != _ORT_DOMAIN for entry in model.opset_import):
+        empty.opset_import.add(domain=_ORT_DOMAIN, version=1)
     empty.ir_version = model.ir_version
     empty.functions.extend(model.functions)
     empty.graph.name = model.graph.name

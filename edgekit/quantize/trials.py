@@ -1,5 +1,7 @@
 """Trials of an attribution: variants of a model on the same samples, what they answer, and what is known of them already.
 
+- Samples are spread evenly over the split, which may be sorted by class; where order matters (state, sequences), the first ones.
+- Noise is that of the outputs that count (`scored_outputs`): of the one that the metric is shown, of states only without others.
 - One inference is held at a time: noise is summed sample by sample, outputs go to disk as they come, for the metric. Where they are
   large (segmentation), fewer samples are looked at: STORED_BYTES bounds what lies there.
 - Every trial that ends is saved in one atomic step with a digest of all that decides the results. An attribution that finds its
@@ -10,7 +12,7 @@ import json
 import math
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +40,10 @@ _HEADER_BYTES = 256
 
 @dataclass(frozen=True)
 class Trial:
-    """What one variant answers: noise power over signal power of the worst output, and the metric's drop."""
+    """What one variant answers: noise power over signal power of the worst output, and the metric's drop.
+
+    Where no output that counts is float, the noise is the share of values that differ.
+    """
 
     noise: float
     drop: float | None
@@ -117,28 +122,40 @@ def _read(checkpoint: Path, key: str) -> dict[str, Trial]:
 
 
 class Bench:
-    """Runs variants of one model on the first samples and compares their outputs with the float model's.
+    """Runs variants of one model on some samples and compares their outputs with the float model's.
 
-    `samples` is how many: `count`, or fewer (but FEWEST_SAMPLES) where their outputs would be too large to store.
+    `rows` are those samples: `count` of them, or fewer (but FEWEST_SAMPLES) where their outputs would be too large to store.
     Raises InputRejected when the float model cannot be run on them, ResourceLimit.
     """
 
     def __init__(self, flat: ModelProto, samples: Samples, scoring: Scoring, count: int, scratch: Path) -> None:
         self._feeds = samples
         self._scoring = scoring
-        self.samples = 1
+        self.rows: Sequence[int] = (0,)
         self._scratch = scratch
         self._all = [port.name for port in flat.graph.output]
         self._names = tuple(port.name for port in flat.graph.output if _is_numeric(port.type.tensor_type.elem_type))
         one = sum(path.stat().st_size for path in self._run(flat, "reference", None).files)
-        self.samples = min(count, max(FEWEST_SAMPLES, STORED_BYTES // max(1, one)))
+        stored = max(FEWEST_SAMPLES, STORED_BYTES // max(1, one))
+        ordered = bool(samples.state) or (scoring.feeds / RESET).exists()
+        self.rows = rows_of(len(samples), min(count, stored), ordered)
         self._reference_set = self._run(flat, "reference", None)
+        self._counted = scored_outputs(
+            dict(zip(self._reference_set.names, self._reference_set.dtypes, strict=True)),
+            scoring.options.output,
+            samples.state,
+        )
         self._reference = Outputs(self._reference_set)
         self.note = self._refusal()
 
+    @property
+    def samples(self) -> int:
+        """How many samples each variant runs on."""
+        return len(self.rows)
+
     def trial(self, variant: ModelProto) -> Trial:
         """What a variant answers."""
-        noise = _Noise()
+        noise = _Noise(self._counted)
         found = self._run(variant, "variant", noise, stored=not self.note)
         return Trial(noise.worst(), None if self.note else self._drop(found))
 
@@ -148,8 +165,8 @@ class Bench:
         try:
             session = _open(model)
             carried: dict[str, Array] = {}
-            for index in range(self.samples):
-                answer = run_session(session, self._feeds.feed(index, carried))
+            for index, row in enumerate(self.rows):
+                answer = run_session(session, self._feeds.feed(row, carried))
                 named = dict(zip(self._all, answer, strict=True))
                 carried = {fed: named[made] for made, fed in self._feeds.state.items()}
                 for output, writer in writers.items():
@@ -187,13 +204,14 @@ class Bench:
         return judged.drop
 
     def _cut(self, file: str) -> Path | None:
-        """The first samples of a split's labels or sequence starts."""
+        """The same rows of a split's labels or sequence starts."""
         whole = self._scoring.feeds / file
         if not whole.exists():
             return None
         cut = self._scratch / file
         if not cut.exists():
-            np.save(cut, np.load(whole, mmap_mode="r", allow_pickle=False)[: self.samples])
+            stored = np.load(whole, mmap_mode="r", allow_pickle=False)
+            np.save(cut, stored[[row for row in self.rows if row < len(stored)]])  # too few are refused by `score`
         return cut
 
 
@@ -217,27 +235,56 @@ def _is_numeric(elem_type: int) -> bool:
     return elem_type not in (TensorProto.UNDEFINED, TensorProto.STRING)
 
 
-class _Noise:
-    """Noise power over signal power of each float output, summed over samples; what is finite in the reference counts.
+def rows_of(available: int, count: int, ordered: bool) -> tuple[int, ...]:
+    """Which `count` of the `available` samples are looked at: the first ones where order matters, else spread evenly."""
+    if ordered:
+        return tuple(range(min(count, available)))
+    return tuple(np.linspace(0, available - 1, min(count, available)).round().astype(int).tolist())
 
-    A value that is not finite any more is as wrong as none at all, and so is an output of another shape.
+
+def scored_outputs(dtypes: Mapping[str, str], shown: str | None, state: Mapping[str, str]) -> tuple[str, ...]:
+    """The outputs whose noise counts, of those in `dtypes`: the one that the metric is `shown`, else all that are no states.
+
+    Of these the float ones; integers, such as the end of an ArgMax, where there are none. States count where there is nothing else.
+    """
+    if shown is not None and shown in dtypes:
+        return (shown,)
+    answers = [name for name in dtypes if name not in state] or list(dtypes)
+    return tuple([name for name in answers if np.dtype(dtypes[name]).kind == "f"] or answers)
+
+
+class _Noise:
+    """Noise power over signal power of each of the `counted` outputs, summed over samples; what is finite in the reference counts.
+
+    A value that is not finite any more is as wrong as none at all, and so is an output of another shape. Of an output that is not
+    float it is the share of values that differ.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counted: Sequence[str]) -> None:
+        self._counted = counted
         self._noise: dict[str, float] = {}
         self._signal: dict[str, float] = {}
 
     def add(self, found: dict[str, Array], reference: dict[str, Array]) -> None:
         """A sample's outputs; the reference's have a leading axis of one sample."""
-        for name, stored in reference.items():
+        for name in self._counted:
+            stored = reference[name][0]
             if stored.dtype.kind == "f":
-                base = np.where(np.isfinite(stored[0]), stored[0], 0).astype(np.float64)
-                self._signal[name] = self._signal.get(name, 0.0) + float((base * base).sum())
-                self._noise[name] = self._noise.get(name, 0.0) + _error(found[name], stored[0], base)
+                base = np.where(np.isfinite(stored), stored, 0).astype(np.float64)
+                signal, noise = float((base * base).sum()), _error(found[name], stored, base)
+            else:
+                signal, noise = float(stored.size), _differing(found[name], stored)
+            self._signal[name] = self._signal.get(name, 0.0) + signal
+            self._noise[name] = self._noise.get(name, 0.0) + noise
 
     def worst(self) -> float:
-        """Of the output where it is largest; 0 without float outputs."""
+        """Of the output where it is largest; 0 without outputs."""
         return max((_ratio(noise, self._signal[name]) for name, noise in self._noise.items()), default=0.0)
+
+
+def _differing(found: Array, stored: Array) -> float:
+    """How many values differ; all of them in another shape."""
+    return float(np.count_nonzero(found != stored) if found.shape == stored.shape else stored.size)
 
 
 def _error(found: Array, stored: Array, base: Array) -> float:

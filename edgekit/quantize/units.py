@@ -4,18 +4,19 @@
   until it turns out to cost much: then `parts_of` takes it apart.
 - What views, cuts, pools or clips a quantized result (`LED`) shares its scale or vanishes into it, and so belongs to the unit that
   made it: kept alone in int8 behind a float layer, a Split would have the layer's result rounded all the same.
-- Names are those of the flat model.
+- Names are those of the flat model. `keep` are nodes that are float whatever is tried, and in no unit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from onnx import ModelProto, NodeProto
 
 from edgekit.core.sensitivity import Unit
 from edgekit.models.cost import node_macs
 from edgekit.models.infer import infer
-from edgekit.quantize.qdq import QdqPlan, is_planned
-from edgekit.quantize.simulate import ACTIVATIONS, CUTTING, SHARING
+from edgekit.quantize import qdq
+from edgekit.quantize.qdq import ACTIVATIONS, QdqPlan
+from edgekit.quantize.simulate import CUTTING, SHARING
 
 LED = SHARING | ACTIVATIONS | CUTTING
 
@@ -23,19 +24,19 @@ LED = SHARING | ACTIVATIONS | CUTTING
 MOST_PARTS = 64
 
 
-def planned_nodes(model: ModelProto, ops: Sequence[str]) -> list[NodeProto]:
+def planned_nodes(model: ModelProto, ops: Sequence[str], keep: Collection[str] = ()) -> list[NodeProto]:
     """The nodes that are int8 when everything is."""
-    return [node for node in model.graph.node if is_planned(node, QdqPlan(tuple(ops)))]
+    return qdq.planned_nodes(model, QdqPlan(tuple(ops), tuple(keep)))
 
 
-def followers(model: ModelProto, ops: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def followers(model: ModelProto, ops: Sequence[str], keep: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
     """The nodes that lead, in the graph's order: by name, itself and those that follow it.
 
     A Pad or Split of what no quantized node makes leads: it has its input rounded. Other views of that are float and in no unit.
     """
     leader: dict[str, str] = {}
     found: dict[str, list[str]] = {}
-    for node in planned_nodes(model, ops):
+    for node in planned_nodes(model, ops, keep):
         follows = leader.get(node.input[0]) if node.op_type in LED and node.input else None
         if follows is None and node.op_type in LED - CUTTING:
             continue
@@ -44,10 +45,12 @@ def followers(model: ModelProto, ops: Sequence[str]) -> dict[str, tuple[str, ...
     return {name: tuple(nodes) for name, nodes in found.items()}
 
 
-def units_of(model: ModelProto, ops: Sequence[str], arithmetic: Sequence[str]) -> tuple[Unit, ...]:
+def units_of(
+    model: ModelProto, ops: Sequence[str], arithmetic: Sequence[str], keep: Collection[str] = ()
+) -> tuple[Unit, ...]:
     """Each operator of arithmetic by itself, the passing ones together by type, each with what follows it."""
-    groups = followers(model, ops)
-    leading = [node for node in planned_nodes(model, ops) if node.name in groups]
+    groups = followers(model, ops, keep)
+    leading = [node for node in planned_nodes(model, ops, keep) if node.name in groups]
     macs = _macs(model, leading)
     total = max(1, sum(macs.values()))
     alone = [
