@@ -96,13 +96,13 @@ def optimize(
         threads = options.threads or _threads(aim, shop.facts)
         plan = make_plan(info, aim.target, requirements, _planning_facts(shop.host_facts, materials, threads))
         made, outcomes = build_all(shop, plan, materials, info)
-        if aim.measuring is not None and aim.sheet is not None:
-            outcomes = gate_all(shop, aim.sheet, info, made, outcomes)
+        sheet = aim.sheet if aim.measuring is not None else None
+        if sheet is not None:
+            outcomes = gate_all(shop, sheet, info, made, outcomes)
         judge = Judge(shop, materials, made[REFERENCE], cwd)
         outcomes = judge_all(judge, shop, made, outcomes, SELECTION)
         job = Job(info, materials, aim.target, aim.origin, requirements)
         outcomes, noise = measure_all(shop, job, made, outcomes)
-        sheet = aim.sheet if aim.measuring is not None else None
         found = Refinery(shop, judge, job, sheet, options.time_budget_s).refine(outcomes)
         made = {**made, **found.made}
         outcomes, noise = measure_again(shop, job, made, outcomes, found.outcomes, noise)

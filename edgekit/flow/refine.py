@@ -197,9 +197,7 @@ class _Climb:
         began = time.monotonic()
         try:
             made, outcome = self._refinery.attempt(self._parent, self._order[:count], settings)
-        except (
-            DeviceError
-        ) as error:  # what was found until then is kept; whether the device is gone, the next race tells
+        except DeviceError as error:  # what was found is kept; whether the device is gone for good, the next race tells
             self._ended = f"the device failed before {text} could be tried: {error}"
             return None
         self._longest = max(self._longest, time.monotonic() - began)
