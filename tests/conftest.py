@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 # `.ci/run` asks for boards, and has the minutes that sanitized builds and long simulations take.
 thorough = pytest.mark.skipif(
-    os.environ.get("EDGEKIT_REQUIRE_BOARD") != "1", reason="takes minutes: runs with EDGEKIT_REQUIRE_BOARD=1"
+    os.environ.get("EDGEKIT_REQUIRE_BOARD") != "1", reason="takes long: runs with EDGEKIT_REQUIRE_BOARD=1"
 )
 SAMPLE = ROOT / "calibration_data" / "digits"
 

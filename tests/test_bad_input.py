@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import InputRejected, RequirementsNotMet, ResourceLimit, UsageError
-from tests.conftest import SAMPLE, Cli
+from tests.conftest import SAMPLE, Cli, thorough
 from tests.hostile import CASES, huge_constant, linear, openvino_crasher
 
 MODEL = SAMPLE / "model.onnx"
@@ -42,6 +42,7 @@ def test_bad_models(edgekit: Cli, tmp_path: Path, name: str) -> None:
     assert snapshot(given) == before
 
 
+@thorough
 def test_two_to_the_31_elements(edgekit: Cli, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(huge_constant(1 << 31).SerializeToString())

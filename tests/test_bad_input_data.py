@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from edgekit.errors import InputRejected, UsageError
-from tests.conftest import Cli, Ended
+from tests.conftest import Cli, Ended, thorough
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -252,6 +252,7 @@ def break_sound(desk: Desk) -> Path:
     return bad
 
 
+@thorough
 @pytest.mark.parametrize(
     ("model", "data", "breaks", "says"),
     [
@@ -278,6 +279,7 @@ def test_an_unreadable_sample_among_good_ones(
     assert f"1 of {COUNT} samples of selection" in notice and str(bad) in notice
 
 
+@thorough
 def test_profile_and_compare_leave_out_what_can_not_be_read_when_asked(desk: Desk) -> None:
     pictures(desk.data)
     bad, path = break_picture(desk), picture_model(desk.folder)
@@ -316,6 +318,7 @@ def score(outputs, reference, labels): return (outputs["y"].reshape(-1, 2).argma
 """
 
 
+@thorough
 @pytest.mark.parametrize(
     ("function", "says"),
     [
@@ -334,6 +337,7 @@ def test_bad_metrics_of_the_users_own(desk: Desk, function: str, says: str) -> N
     assert says in desk.refused(*optimize(desk, model, "--metric", f"mine:{function}", "--forbid", "int8", *FEW))
 
 
+@thorough
 def test_a_metric_of_the_users_own_that_is_right(desk: Desk) -> None:
     """The control."""
     pictures(desk.data)
@@ -384,6 +388,7 @@ def test_pictures_of_another_size_without_a_resize(desk: Desk) -> None:
 # ---------------------------------------------------------------------------------------------------- calibration, budget
 
 
+@thorough
 def test_calibration_with_a_single_sample_is_done_and_said(desk: Desk) -> None:
     pictures(desk.data)
     for file in (desk.data / "calibration").rglob("*.png"):
@@ -452,6 +457,7 @@ def leaking(x: dict[str, Array]) -> None:
     x["evaluation"][8] = x["calibration"][2]
 
 
+@thorough
 @pytest.mark.parametrize(
     ("change", "code", "rule", "first"),
     [
@@ -475,6 +481,7 @@ def test_what_a_check_finds(
         assert found[rule]["fix"]
 
 
+@thorough
 def test_a_check_of_what_can_not_be_read(desk: Desk) -> None:
     pictures(desk.data)
     bad, model = break_picture(desk), picture_model(desk.folder)

@@ -30,7 +30,7 @@ from edgekit.core.types import TensorSpec
 from edgekit.data.alternatives import alternatives, reread, roughness
 from edgekit.data.lint import gather
 from edgekit.errors import InputRejected
-from tests.conftest import SAMPLE, Cli
+from tests.conftest import SAMPLE, Cli, thorough
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -448,9 +448,9 @@ def test_a_range_that_the_model_was_not_trained_on(edgekit: Cli, tmp_path: Path)
     ("says", "head", "model"),
     [
         ("colours reversed", "", {"reverse": True}),
-        ("ImageNet", "", {"mean": 0.45, "std": 0.225}),
-        ("times 255", "", {"std": 1 / 255}),
-        ("divided by 255", "[inputs]\nx = { scale = 255.0 }\n", {}),
+        pytest.param("ImageNet", "", {"mean": 0.45, "std": 0.225}, marks=thorough),
+        pytest.param("times 255", "", {"std": 1 / 255}, marks=thorough),
+        pytest.param("divided by 255", "[inputs]\nx = { scale = 255.0 }\n", {}, marks=thorough),
     ],
 )
 def test_another_preparation_that_scores_much_better_is_an_error(

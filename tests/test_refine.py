@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from tests.conftest import SAMPLE, Cli
+from tests.conftest import SAMPLE, Cli, thorough
 from tests.fragile import GUILTY, fragile_sample
 
 # What else is small, is out: the search has to carry it.
@@ -88,6 +88,7 @@ def test_a_collapsed_candidate_is_shown_with_its_verdict(kept: dict[str, Any]) -
     assert outcome(kept, "ort-int8")["measurement"] is not None  # its speed is what keeping the answers may be worth
 
 
+@thorough
 def test_an_interrupted_search_ends_the_same(edgekit: Cli, fragile: Path, kept: dict[str, Any], tmp_path: Path) -> None:
     """Ctrl-C at three moments, from calibration to the tries; then once to the end."""
     for mark in ("calibrating", "which layers cost", "keeping"):
@@ -117,6 +118,7 @@ def interrupted(argv: list[str], mark: str) -> None:
     assert "Traceback" not in rest
 
 
+@thorough
 def test_a_budget_too_short_keeps_the_best_known_and_says_so(edgekit: Cli, fragile: Path, tmp_path: Path) -> None:
     done = edgekit(*words(fragile, tmp_path / "cache", tmp_path / "run"), "--time-budget", "0.01s")
     assert done.code == 0, done.err

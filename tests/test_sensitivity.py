@@ -37,7 +37,7 @@ from edgekit.quantize.sensitivity import (
 )
 from edgekit.quantize.trials import FEWEST_SAMPLES, Trial
 from edgekit.quantize.units import MOST_PARTS, followers, parts_of, units_of
-from tests.conftest import SAMPLE
+from tests.conftest import SAMPLE, thorough
 
 OPS = INT8_ARITHMETIC + INT8_PASSED_ON
 RULES = NumericRules("uint8", "int8", per_channel=True, reduce_range=False)
@@ -133,7 +133,7 @@ def rescale(model, first, second, factor):
 BLOCKS = ["/stage1/stage1.0", "/stage2/stage2.0"]
 
 
-@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("block", [BLOCKS[0], *(pytest.param(b, marks=thorough) for b in BLOCKS[1:])])
 def test_the_layers_that_make_a_network_collapse_lead_and_without_them_it_holds(block, digits):
     """As in PP-OCR: one channel's activations are 1,000 times the others', which one scale for all of them cannot hold."""
     fragile = digits(block, 10)
@@ -149,6 +149,7 @@ def test_the_layers_that_make_a_network_collapse_lead_and_without_them_it_holds(
     assert min(layer.alone_noise for layer in found.layers if layer.unit.name in guilty) > 100 * max(rest)
 
 
+@thorough
 def test_the_network_as_it_was_trained_does_not_collapse_and_other_layers_lead(digits):
     """The negative control, and the noise of several layers is the sum of theirs."""
     plain = digits()
@@ -259,7 +260,7 @@ class Interrupted(BaseException):
     """What a test stops an attribution with."""
 
 
-@pytest.mark.parametrize("after", [0, 1, 5, 9, 16])
+@pytest.mark.parametrize("after", [5, *(pytest.param(n, marks=thorough) for n in (0, 1, 9, 16))])
 def test_an_interrupted_attribution_ends_with_the_same_bits(after, small, tmp_path, monkeypatch):
     whole = attribute(small, "ort-int8", 100)
     checkpoint, progress = tmp_path / "checkpoint", tmp_path / "progress"
