@@ -88,7 +88,7 @@ def measure_again(
     """
     if not more:
         return tuple(outcomes), noise
-    rivals = [o for o in outcomes if o.runs and o.accuracy is not None and _holds(o, job.requirements)]
+    rivals = [o for o in outcomes if o.runs and _holds(o, job.requirements)]
     known = {o.name: numbers for o in rivals if (numbers := figures(o, job.origin)) is not None and o.name != REFERENCE}
     best = sorted(known, key=lambda name: known[name].ratio)[:FINALISTS]
     reference = next(o for o in outcomes if o.name == REFERENCE)

@@ -194,8 +194,9 @@ class Workshop:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for left in folder.iterdir():  # by another version, or of a run that nobody took up again
-                if time.time() - left.stat().st_mtime > UNFINISHED_KEPT_S:
-                    left.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # another process may finish its own meanwhile
+                    if time.time() - left.stat().st_mtime > UNFINISHED_KEPT_S:
+                        left.unlink()
         return folder / self._digest(kind, key)
 
     def build(
