@@ -1,7 +1,5 @@
 """`edgekit data`: data sets before anything is built from them."""
 
-from typing import Any
-
 import click
 
 from edgekit.cli.common import (
@@ -61,14 +59,13 @@ def check(
             model,
             max_drop=not_negative(max_drop, "--max-drop"),
             metric=metric,
+            skip_bad=skip_bad,
             shapes=dict(map(parse_shape, shapes)),
             preflight_seconds=preflight_seconds,
             offline=offline,
             cache=cache_root(context),
             progress=progress,
         )
-    if skip_bad:
-        found = _left_out(found)
     if as_json:
         print_json(found)
     else:
@@ -78,18 +75,3 @@ def check(
 
         print_check(Console(), found)
     return InputRejected.exit_code if found.errors else 0
-
-
-def _left_out(found: Any) -> Any:
-    """What was found, where samples that can't be read are left out as asked: still named and counted, no error any more."""
-    from dataclasses import replace
-
-    from edgekit.core.datacheck import ERROR, WARNING
-
-    known = (
-        replace(finding, severity=WARNING, fix="repair or remove them; --skip-bad leaves them out")
-        if finding.rule == "unreadable"
-        else finding
-        for finding in found.findings
-    )
-    return replace(found, findings=tuple(sorted(known, key=lambda finding: finding.severity != ERROR)))

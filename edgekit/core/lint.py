@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from edgekit.core.clusters import fewest_samples
 from edgekit.core.datacheck import ERROR, WARNING, DataFacts, Finding, InputFacts, SplitFacts, Trial
@@ -223,3 +224,10 @@ RULES: tuple[Rule, ...] = (
     _duplicates,
     _classes,
 )
+
+
+def forgiving(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The findings where samples that can't be read are left out as asked: still named and counted, no error any more."""
+    fix = "repair or remove them; --skip-bad leaves them out"
+    known = (replace(f, severity=WARNING, fix=fix) if f.rule == "unreadable" else f for f in findings)
+    return tuple(sorted(known, key=lambda finding: finding.severity != ERROR))

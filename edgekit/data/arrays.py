@@ -47,6 +47,7 @@ class StoredArray:
         if 0 in self.shape:
             return np.zeros(self.shape, self.dtype)
         order = "F" if self.fortran_order else "C"
+        # numpy's stubs take no plain str for the order
         return np.memmap(self.path, self.dtype, "r", self.offset, self.shape, order).view(np.ndarray)  # type: ignore[call-overload, no-any-return]
 
 

@@ -58,9 +58,10 @@ class PairedAnswers:
 
     def columns(self) -> tuple[Array, Array, Array]:
         """Worse, better and all answers, float64 [n] each."""
-        return tuple(  # type: ignore[return-value]  # three of them
+        worse, better, count = (
             np.concatenate(column).astype(np.float64) for column in (self._worse, self._better, self._count)
         )
+        return worse, better, count
 
 
 def drop_interval(

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 GONE = 125  # this connection's folder is not there any more
 CANNOT_EXECUTE, NOT_FOUND = 126, 127  # sh's own
 
-FOLDERS = ("store", "sets", "parts", "jobs")
-
 # size FILE: by `ls`, since some `wc -c` read the file.
 _START = """
 LC_ALL=C

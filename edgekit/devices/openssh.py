@@ -22,7 +22,6 @@ from edgekit.errors import DeviceError, EdgekitError, ResourceLimit, UsageError,
 from edgekit.process import Completed, Conversation, describe_exit, run
 
 CONNECT_TIMEOUT_S = 10
-OPEN_DEADLINE_S = 60.0
 START_DEADLINE_S = 60.0  # until a session's script runs, on a slow and loaded board
 LINK_EXIT_CODE = 255  # ssh's own; no script here ends with it
 BLOCK_BYTES = 1 << 16

@@ -6,7 +6,7 @@ from pathlib import Path
 from edgekit import sandbox
 from edgekit.core.accuracy import Accuracy, OutputSet
 from edgekit.core.datacheck import ERROR, DataCheck, DataFacts, Finding, Trial
-from edgekit.core.lint import findings
+from edgekit.core.lint import findings, forgiving
 from edgekit.core.recipes import REFERENCE
 from edgekit.core.types import Requirements
 from edgekit.devices.local import LocalDevice
@@ -30,6 +30,7 @@ def check_data(
     *,
     max_drop: float = Requirements().max_drop,
     metric: str | None = None,
+    skip_bad: bool = False,
     shapes: Mapping[str, Sequence[int]] = NO_SHAPES,
     preflight_seconds: int = PREFLIGHT_SECONDS,
     offline: bool = False,
@@ -39,7 +40,8 @@ def check_data(
     """What may be wrong with a data set, for `model` and a drop of at most `max_drop`. A data set that can't be used is a finding.
 
     Labelled samples of selection are run through the reference, the model in fp32, as declared and prepared otherwise; evaluation
-    is never run. Raises InputRejected and UsageError for the model and for names that are none.
+    is never run. With `skip_bad` samples that can't be read are warnings: they will be left out. Raises InputRejected and
+    UsageError for the model and for names that are none.
     """
     model, cwd = Path(model), Path.cwd()
     source = find_data(str(data), cwd)
@@ -58,12 +60,13 @@ def check_data(
             finding = Finding(ERROR, "unusable", error.where or str(source), error.what, error.next_step)
             return DataCheck(str(data), model.name, metric or "", {}, (finding,))
         trials, failed = _try_all(shop, subject, facts, evidence, cwd)
+        found = (*failed, *findings(facts, trials, max_drop))
         return DataCheck(
             data=facts.name,
             model=model.name,
             metric=facts.metric,
             checked={split.name: split.samples for split in facts.splits},
-            findings=(*failed, *findings(facts, trials, max_drop)),
+            findings=forgiving(found) if skip_bad else found,
             trials=trials,
             notices=(facts.untried,) if facts.untried else (),
         )

@@ -38,6 +38,7 @@ from edgekit.quantize.groups import (
     outline,
 )
 from edgekit.quantize.histogram import EMPTY, Histogram, add, from_arrays, to_arrays
+from edgekit.quantize.progress import report
 from edgekit.quantize.samples import Samples
 from edgekit.store import disk_errors, sha256_file
 
@@ -222,15 +223,11 @@ class _Clock:
     def report(self, work: _Work) -> None:
         """Append a line; the rest is taken to be as fast as what this call has done."""
         self._reported = time.monotonic()
-        if self._path is None:
-            return
         fraction = self._fraction(work)
         spent = self._reported - self._started
         rest = spent * (1 - fraction) / (fraction - self._before) if fraction > self._before else 0.0
         done = work.part * self._samples + work.sample
-        line = {"done": done, "total": len(self._plan.parts) * self._samples, "eta_s": round(max(rest, 0.0), 1)}
-        with self._path.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+        report(self._path, done, len(self._plan.parts) * self._samples, rest)
 
 
 # ---------------------------------------------------------------------------------------------------------- checkpoint

@@ -14,6 +14,7 @@ from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization.quant_utils import add_infer_metadata
 
 from edgekit.core.calibration import Flattened
+from edgekit.core.plan import MIN_QDQ_OPSET
 from edgekit.errors import InputRejected
 from edgekit.models import runtime
 from edgekit.quantize import graphs
@@ -21,7 +22,6 @@ from edgekit.quantize.groups import peak_bytes, tensors_to_calibrate
 from edgekit.quantize.optimize import optimize
 
 FILE = "flat.onnx"
-PER_CHANNEL_OPSET = 13  # QuantizeLinear has an `axis` since
 GROWTH = 2.0  # what becomes int8 after folding is a quarter of it
 
 
@@ -33,10 +33,8 @@ def flatten(model: Path, out: Path, ops: tuple[str, ...] = (), activation_bytes:
     """
     notes: list[str] = []
     loaded = _folded(model, out, notes)
-    if graphs.opset(loaded) < PER_CHANNEL_OPSET:
-        raise InputRejected(
-            f"static int8 needs opset {PER_CHANNEL_OPSET} or later, the model has {graphs.opset(loaded)}"
-        )
+    if graphs.opset(loaded) < MIN_QDQ_OPSET:
+        raise InputRejected(f"static int8 needs opset {MIN_QDQ_OPSET} or later, the model has {graphs.opset(loaded)}")
     graphs.own_biases(loaded)
     _name_nodes(loaded)
     add_infer_metadata(loaded)  # ORT's quantizer infers shapes again and again without it

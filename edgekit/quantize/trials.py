@@ -26,6 +26,7 @@ from edgekit.data.outputs import Outputs
 from edgekit.data.score import score
 from edgekit.errors import InputRejected
 from edgekit.models.runtime import ERRORS, Array, raise_if_out_of_memory, reason, run_session
+from edgekit.quantize.progress import report
 from edgekit.quantize.samples import RESET, Samples
 from edgekit.store import write_atomic
 
@@ -95,13 +96,9 @@ class Ledger:
             self._checkpoint.unlink(missing_ok=True)
 
     def _report(self) -> None:
-        if self._progress is None:
-            return
         left = max(0, self._total - self._done)
         eta_s = (time.monotonic() - self._started) / max(1, self._ran) * left
-        line = {"done": self._done, "total": self._total, "eta_s": round(eta_s, 1)}
-        with self._progress.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+        report(self._progress, self._done, self._total, eta_s)
 
 
 class _Saved(msgspec.Struct):
