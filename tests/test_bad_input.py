@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit.errors import InputRejected, RequirementsNotMet, ResourceLimit, UsageError
+from edgekit.errors import EdgekitError, InputRejected, RequirementsNotMet, ResourceLimit, UsageError
 from tests.conftest import SAMPLE, Cli, thorough
 from tests.hostile import CASES, huge_constant, linear, openvino_crasher
 
@@ -117,7 +117,7 @@ def with_nan(folder: Path) -> Path:
     return npz(folder, image=array)
 
 
-BAD_DATA: dict[str, tuple[Callable[[Path], Path], type, str]] = {
+BAD_DATA: dict[str, tuple[Callable[[Path], Path], type[EdgekitError], str]] = {
     "missing": (lambda d: d / "absent.npz", UsageError, "absent"),
     "wrong name": (lambda d: npz(d, imagge=images()), InputRejected, "image"),
     "no overlap": (lambda d: npz(d, audio=np.zeros((40, 16000), np.float32)), InputRejected, "image"),

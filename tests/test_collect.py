@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit import sandbox
+from edgekit.core.calibration import Collected, NonFinite
 from edgekit.errors import DiskFull, InputRejected
 from edgekit.models.external import DATA_FILE
 from edgekit.process import child_environment
 from edgekit.quantize import groups
-from edgekit.quantize.collect import Collected, NonFinite, collect, load
+from edgekit.quantize.collect import collect, load
 from edgekit.quantize.histogram import EMPTY, add
 
 os.environ.update(child_environment())

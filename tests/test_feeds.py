@@ -10,7 +10,6 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit import sandbox
 from edgekit.core.dataset import DataSetInfo
 from edgekit.core.types import BuildSpec, Built, Candidate, NumericRules, Recipe, RunConfig, Step
-from edgekit.flow import workshop
 from edgekit.flow.workshop import Materials, Workshop
 from edgekit.process import QUIET_ENVIRONMENT
 
@@ -144,7 +143,7 @@ def test_the_range_covers_classes_that_come_last(tmp_path, model):
 
 def test_the_build_is_told_the_state_of_the_data_set(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(workshop.sandbox, "call", lambda *_, **kwargs: seen.update(kwargs) or Built(()))
+    monkeypatch.setattr(sandbox, "call", lambda *_, **kwargs: seen.update(kwargs) or Built(()))
 
     class Shop:
         def remembered(self, kind, key, type_, make, intact):

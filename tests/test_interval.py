@@ -40,7 +40,7 @@ def of_outputs(name: str, own: Array, base: Array, labels: Array | None, starts:
         tally = Tally(metric)
         tally.add(apply_metric(metric, {"y": side}, {"y": base}, labels, PLAIN))
         sides.append(tally.gathered())
-    return drop_interval(metric, *sides, None, starts)
+    return drop_interval(metric, sides[0], sides[1], None, starts)
 
 
 def answered(worse: int, samples: int, positions: int, starts: Array | None = None) -> Interval:
@@ -89,7 +89,7 @@ def test_the_bootstrap_stays_within_the_data_holds_the_drop_and_is_repeatable(dr
 def test_resamples_grow_few_where_a_value_is_dear(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     true_percentile = np.percentile
-    monkeypatch.setattr(interval.np, "percentile", lambda x, q: asked.append(len(x)) or true_percentile(x, q))
+    monkeypatch.setattr(np, "percentile", lambda x, q: asked.append(len(x)) or true_percentile(x, q))
     of_scores(np.arange(50.0), np.zeros(50))
     monkeypatch.setattr(interval, "WORK", 0)
     of_scores(np.arange(50.0), np.zeros(50))

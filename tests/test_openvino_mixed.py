@@ -17,6 +17,7 @@ from edgekit.process import QUIET_ENVIRONMENT
 from edgekit.quantize.flatten import flatten
 
 os.environ.update(QUIET_ENVIRONMENT)
+import nncf
 import openvino as ov  # its telemetry is off only if the environment says so before
 from openvino import opset13 as ops
 
@@ -237,7 +238,7 @@ def test_names_that_are_nowhere_are_noted(bench):
 
 def test_what_was_quantized_all_the_same_is_noted(bench, monkeypatch):
     """Negative control of the artifact's own check: a scope that says what it found but is not passed on."""
-    monkeypatch.setattr(engine.nncf, "IgnoredScope", lambda names: None)
+    monkeypatch.setattr(nncf, "IgnoredScope", lambda names: None)
     built, model = bench.build(keep=(bench.name("c1"),))
     assert int8_inputs(maker(model, "c1")) == 2
     assert any("although" in note for note in built.notes)

@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.core.accuracy import MetricOptions
+from edgekit.core.accuracy import MetricOptions, OutputSet
 from edgekit.core.recipes import INT8_ARITHMETIC, INT8_PASSED_ON
 from edgekit.core.sensitivity import give_back_order, noise_left
 from edgekit.core.types import NumericRules
@@ -590,7 +590,7 @@ def test_outputs_are_stored_as_numpy_reads_them(tmp_path):
     assert (np.load(tmp_path / "alike.npy") == np.stack(arrays)).all()
     shapes = differing.close()
     assert shapes == ((2, 3), (2, 3), (1, 1))
-    stored = trials.OutputSet(("y",), ("int64",), (tmp_path / "differing.npy",), (shapes,))
+    stored = OutputSet(("y",), ("int64",), (tmp_path / "differing.npy",), (shapes,))
     assert (Outputs(stored).read(slice(1, 2))["y"] == arrays[1]).all()
 
 

@@ -36,15 +36,15 @@ def test_a_written_case_reads_back(tmp_path):
     assert declared["summary"] == 'says "hi"'
     assert declared["state"] == {"h:1": "h"}
     assert declared["inputs"]["input:0"] == {"dtype": "float32", "scale": 0.5, "offset": -1.0}
-    rows, labels, starts = [], [], []
+    rows, labels, firsts = [], [], []
     for split in SPLITS:
         entry = declared["splits"][split]
         rows.append(np.load(tmp_path / "data" / entry["files"]["input:0"]))
         labels.append(np.load(tmp_path / "data" / entry["labels"]))
-        starts.append(np.load(tmp_path / "data" / entry["sequences"]))
+        firsts.append(np.load(tmp_path / "data" / entry["sequences"]))
         assert len(rows[-1]) == entry["samples"]
     assert np.concatenate(rows).ravel().tolist() == np.concatenate(labels).tolist() == [0, 1, 2, 3, 4, 5]
-    assert np.concatenate(starts).tolist() == [1, 1, 0, 1, 0, 0]
+    assert np.concatenate(firsts).tolist() == [1, 1, 0, 1, 0, 0]
     assert tomllib.loads((tmp_path / "args.toml").read_text()) == {"shape": ["x:1x3"], "max_drop": 0.01}
 
 
