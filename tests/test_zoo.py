@@ -124,6 +124,19 @@ def test_ctc_labels_follow_the_models_own_characters():
         ctc_label("c", classes, 5)
 
 
+@pytest.mark.parametrize("width", [7, 300])
+def test_thirds_of_a_photograph_are_its_pixels_each_once(width):
+    pytest.importorskip("PIL", reason="photographs are read with Pillow, of the bench extra")
+    from PIL import Image
+
+    from benchmarks.zoo.opennsfw import third
+
+    columns = np.arange(2 * width).reshape(2, width).astype(np.int32)
+    found = [np.asarray(third(Image.fromarray(columns), which)) for which in range(3)]
+    np.testing.assert_array_equal(np.concatenate(found, axis=1), columns)
+    np.testing.assert_array_equal(np.asarray(third(Image.fromarray(columns), 4)), found[1])
+
+
 def test_labels_above_the_median_are_half_of_each_split():
     pytest.importorskip("PIL", reason="photographs are read with Pillow, of the bench extra")
     from benchmarks.zoo.opennsfw import above_median
