@@ -13,16 +13,18 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.errors import DiskFull, InputRejected, ResourceLimit
+from edgekit.errors import Busy, DiskFull, InputRejected, ResourceLimit
 
 RUN_FILE = "run.json"
 ARTIFACT_FOLDER = "artifact"
 PROFILE_FILE = "profile.json"
 LATENCY_FILE = "latencies.npy"
+LOCK_DEADLINE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def disk_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskFull(
                 "the disk is full", where=str(place), next_step="free some space or choose another folder"
             ) from error
@@ -76,6 +78,33 @@ def write_atomic(path: Path, data: bytes) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def alone_with(path: Path, doing: str) -> Iterator[None]:
+    """Alone among edgekit's processes with a small file that is rewritten whole; its folder is made.
+
+    Raises Busy, with what the other is `doing`, when one keeps it for long, and OSError.
+    """
+    end = time.monotonic() + LOCK_DEADLINE_S
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        while not _take(lock):
+            if time.monotonic() > end:
+                raise Busy(f"another edgekit is {doing}", where=str(path))
+            time.sleep(0.02)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def default_cache() -> Path:

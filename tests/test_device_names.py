@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from edgekit import store
 from edgekit.core.device_url import DeviceUrl
-from edgekit.devices import names as module
 from edgekit.devices.names import DeviceNames
 from edgekit.errors import Busy, InputRejected, ResourceLimit, UsageError
 
@@ -134,7 +134,7 @@ def test_a_link_to_the_file_stays_a_link(names: DeviceNames, tmp_path: Path) -> 
 
 
 def test_a_lock_that_is_held_is_busy(names: DeviceNames, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOCK_DEADLINE_S", 0.1)
+    monkeypatch.setattr(store, "LOCK_DEADLINE_S", 0.1)
     names.add("pi", "ssh://pi")
     with names.path.with_name(".devices.toml.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

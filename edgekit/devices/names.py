@@ -6,25 +6,22 @@
 """
 
 import contextlib
-import fcntl
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edgekit.core.device_url import EMULATED, GRAMMAR, LOCAL, DeviceUrl, is_device_name, parse_device
 from edgekit.core.tomltable import MAX_TEXT_CHARS, did_you_mean, read_toml
-from edgekit.errors import Busy, InputRejected, ResourceLimit, UsageError
+from edgekit.errors import InputRejected, ResourceLimit, UsageError
 from edgekit.resources import read_regular
-from edgekit.store import write_atomic
+from edgekit.store import alone_with, write_atomic
 
 FILE = "devices.toml"
 SCHEMA = 1
 HEADER = "# Written by `edgekit device add` and `edgekit device remove`.\n"
 HELP = "`edgekit device --help`"
 MAX_DEVICES = 500
-LOCK_DEADLINE_S = 5.0
 
 
 class DeviceNames:
@@ -69,7 +66,7 @@ class DeviceNames:
                 next_step=f"use letters, digits, dash, underscore and dot; {LOCAL}, {EMULATED} and ssh are taken",
             )
         url = parse_device(text)
-        with self._locked():
+        with self._errors(), alone_with(self.path, "changing the names of devices"):
             known = self.list()
             if known.get(name, url) != url:
                 raise UsageError(
@@ -82,7 +79,7 @@ class DeviceNames:
 
     def remove(self, name: str) -> DeviceUrl:
         """Forget a name, and say what it stood for. Raises UsageError with the nearest name when there is none."""
-        with self._locked():
+        with self._errors(), alone_with(self.path, "changing the names of devices"):
             known = self.list()
             if name not in known:
                 close = did_you_mean(name, known)
@@ -112,22 +109,6 @@ class DeviceNames:
             write_atomic(self.path.resolve(), content.encode())  # resolved: a link to the file stays a link
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Alone with the file. Raises Busy when another process keeps it for long."""
-        end = time.monotonic() + LOCK_DEADLINE_S
-        with self._errors():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            while not _take(lock):
-                if time.monotonic() > end:
-                    raise Busy("another edgekit is changing the names of devices", where=str(self.path))
-                time.sleep(0.02)
-            yield
-        finally:
-            os.close(lock)
-
-    @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         """A folder that cannot be made, or is a file, in one typed error."""
         try:
@@ -138,11 +119,3 @@ class DeviceNames:
                 where=str(self.path),
                 next_step="set XDG_CONFIG_HOME to a folder you may write to",
             ) from error
-
-
-def _take(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
