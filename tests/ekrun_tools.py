@@ -1,11 +1,14 @@
 """Calling ekrun from tests: the built binaries, the installed engines' libraries, one call, its parsed answer."""
 
+import atexit
 import functools
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgekit.process import QUIET_ENVIRONMENT
-from edgekit.runner.build import ARCHITECTURES, build_all
+from edgekit.runner.build import ARCHITECTURES, build_all, build_zig
 from tests.sshd import boards_are_asked_for
 
 os.environ.update(
@@ -34,6 +37,14 @@ Tree = Mapping[str, str | bytes]
 def built() -> dict[str, Path]:
     """The binaries by architecture, built if the sources changed."""
     return dict(zip(ARCHITECTURES, build_all(static=False), strict=True))
+
+
+@functools.cache
+def zig_part() -> Path:
+    """The Zig part of ekrun for this machine, to be linked with its C by another compiler."""
+    folder = Path(tempfile.mkdtemp(prefix="edgekit-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return build_zig(folder, "x86_64")
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from edgekit.errors import (
     OutOfMemory,
     ResourceLimit,
     TargetIncompatible,
+    VerificationFailed,
 )
 from edgekit.measure import device_facts
 from edgekit.process import Completed
@@ -70,6 +71,7 @@ def test_garbage_is_a_device_error(line: bytes, type_: type) -> None:
         ("inference_failed", ResourceLimit),
         ("io", ResourceLimit),
         ("out_of_memory", OutOfMemory),
+        ("verification_failed", VerificationFailed),
         ("something new", DeviceError),
     ],
 )

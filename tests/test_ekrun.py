@@ -26,7 +26,7 @@ from tests.ekrun_tools import (
 )
 
 ENGINES = ("onnxruntime", "openvino")
-USAGE, LIBRARY, MODEL, BAD_INPUT, INFERENCE, IO, MEMORY = 2, 3, 4, 5, 6, 7, 8
+USAGE, LIBRARY, MODEL, BAD_INPUT, INFERENCE, IO, MEMORY = 2, 3, 4, 5, 6, 7, 11
 
 # numpy's name of what travels in the file, and the ONNX type. bfloat16 travels as uint16.
 DTYPES = {

@@ -21,6 +21,7 @@ from tests.ekrun_tools import (
     feed_args,
     outputs,
     plant,
+    zig_part,
 )
 from tests.recorded_boards import elf
 
@@ -39,7 +40,7 @@ def compile_sanitized(out: Path, *sources: Path) -> Path:
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All of ekrun, for this machine."""
-    return compile_sanitized(tmp_path_factory.mktemp("sanitized") / "ekrun", *SOURCES.glob("*.c"))
+    return compile_sanitized(tmp_path_factory.mktemp("sanitized") / "ekrun", *SOURCES.glob("*.c"), zig_part())
 
 
 def compile_fuzz(folder: Path, parser: Path) -> Path:
@@ -200,6 +201,6 @@ def test_an_answer_that_memory_does_not_hold_is_no_answer(tmp_path: Path) -> Non
     # without the sanitizers: they take more address space than the limit leaves
     subprocess.run(["gcc", "-std=c11", f"-I{SOURCES}", str(tmp_path / "many.c"), *parts, "-o", str(many)], check=True)
     limited = ekrun(program=[str(many)], before=lambda: resource.setrlimit(resource.RLIMIT_AS, (8 << 20,) * 2))
-    assert (limited.code, limited.json["error"]["code"]) == (8, "out_of_memory")
+    assert (limited.code, limited.json["error"]["code"]) == (11, "out_of_memory")
     whole = subprocess.run([str(many)], capture_output=True, check=True)
     assert json.loads(whole.stdout) == list(range(1_000_000))

@@ -49,6 +49,7 @@ from tests.ekrun_tools import (
     plant,
     save_ir,
     save_model,
+    zig_part,
 )
 
 ENGINES = ["onnxruntime", "openvino"]
@@ -323,7 +324,7 @@ def race_checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All of ekrun under the address and undefined-behaviour sanitizers."""
     folder, flags = tmp_path_factory.mktemp("asan"), ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    return linked(folder / "ekrun", compiled(folder, everything(), flags), *flags)
+    return linked(folder / "ekrun", compiled(folder, everything(), flags), *flags, str(zig_part()))
 
 
 SCENARIOS: dict[Kind, list[object]] = {
@@ -337,7 +338,7 @@ SCENARIOS: dict[Kind, list[object]] = {
 @thorough
 def test_no_data_race_between_streams(tmp_path: Path, race_checked: dict[str, Path]) -> None:
     # OpenVINO opens a library in a way the sanitizer's runtime refuses: ONNX Runtime only
-    checked = [str(linked(tmp_path / "ekrun", race_checked, "-fsanitize=thread"))]
+    checked = [str(linked(tmp_path / "ekrun", race_checked, "-fsanitize=thread", str(zig_part())))]
     for kind, more in SCENARIOS.items():
         words = ["--scenario", kind, *more, "--streams", 3, "--min-runs", 100, "--sample-ms", 5]
         answer = ekrun(
@@ -355,7 +356,7 @@ def test_a_missing_lock_is_noticed(tmp_path: Path, race_checked: dict[str, Path]
     assert lock in source
     (tmp_path / "scenario.c").write_text(source.replace(lock, "l->inferences++;"))
     changed = compiled(tmp_path, [tmp_path / "scenario.c"], ["-fsanitize=thread"])
-    broken = [str(linked(tmp_path / "ekrun", race_checked | changed, "-fsanitize=thread"))]
+    broken = [str(linked(tmp_path / "ekrun", race_checked | changed, "-fsanitize=thread", str(zig_part())))]
     words = ["--scenario", "offline", "--streams", 3, "--min-runs", 300]
     answer = ekrun("bench", *tiny(tmp_path, threads=1), *words, program=broken)
     assert "data race" in answer.stderr or "unlock of an unlocked mutex" in answer.stderr

@@ -22,6 +22,7 @@ from edgekit.errors import (
     OutOfMemory,
     ResourceLimit,
     TargetIncompatible,
+    VerificationFailed,
 )
 from edgekit.process import Completed, describe_exit
 from edgekit.runner.isa import decode_isa, describe_feature, is_trap
@@ -280,6 +281,7 @@ _ERRORS: Mapping[str, type[EdgekitError]] = {
     "bad_input": InputRejected,
     "inference_failed": ResourceLimit,
     "io": ResourceLimit,
+    "verification_failed": VerificationFailed,
     "out_of_memory": OutOfMemory,
     "illegal_instruction": TargetIncompatible,
 }

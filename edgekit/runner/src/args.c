@@ -18,22 +18,23 @@ struct rule {
 };
 
 #define FIELD(name) offsetof(struct options, name)
-#define ENGINE_VERBS (VERB_RUN | VERB_BENCH | VERB_LAYERS)
-#define EVERY_VERB (VERB_FACTS | ENGINE_VERBS)
+#define MODEL_VERBS (VERB_RUN | VERB_BENCH | VERB_LAYERS) /* check takes nothing but what the bundle says */
+#define BUNDLE_VERBS (VERB_UNPACK | VERB_VERIFY)
+#define EVERY_VERB (VERB_FACTS | ENGINE_VERBS | BUNDLE_VERBS)
 #define MOST_STREAMS 64
 #define SLOWEST_RATE 0.001 /* a second */
 
 static const struct rule RULES[] = {
-    {"--engine", TEXT, ENGINE_VERBS, FIELD(engine), 0, 0},
-    {"--lib", TEXT, ENGINE_VERBS, FIELD(lib), 0, 0},
-    {"--model", TEXT, ENGINE_VERBS, FIELD(model), 0, 0},
-    {"--precision", TEXT, ENGINE_VERBS, FIELD(precision), 0, 0},
+    {"--engine", TEXT, MODEL_VERBS, FIELD(engine), 0, 0},
+    {"--lib", TEXT, MODEL_VERBS, FIELD(lib), 0, 0},
+    {"--model", TEXT, MODEL_VERBS, FIELD(model), 0, 0},
+    {"--precision", TEXT, MODEL_VERBS, FIELD(precision), 0, 0},
     {"--threads", NUMBER, ENGINE_VERBS, FIELD(threads), 1, 1024},
-    {"--samples", NUMBER, ENGINE_VERBS, FIELD(samples), 1, MAX_SAMPLES},
-    {"--input", PAIR_LAST, ENGINE_VERBS, FIELD(inputs), 0, 0},
-    {"--state", PAIR_LAST, ENGINE_VERBS, FIELD(states), 0, 0},
-    {"--reset", TEXT, ENGINE_VERBS, FIELD(reset), 0, 0},
-    {"--option", PAIR_FIRST, ENGINE_VERBS, FIELD(engine_options), 0, 0},
+    {"--samples", NUMBER, MODEL_VERBS, FIELD(samples), 1, MAX_SAMPLES},
+    {"--input", PAIR_LAST, MODEL_VERBS, FIELD(inputs), 0, 0},
+    {"--state", PAIR_LAST, MODEL_VERBS, FIELD(states), 0, 0},
+    {"--reset", TEXT, MODEL_VERBS, FIELD(reset), 0, 0},
+    {"--option", PAIR_FIRST, MODEL_VERBS, FIELD(engine_options), 0, 0},
     {"--streams", NUMBER, VERB_RUN | VERB_BENCH, FIELD(streams), 1, MOST_STREAMS},
     {"--out", TEXT, VERB_RUN | VERB_LAYERS, FIELD(out), 0, 0},
     {"--warmup", NUMBER, VERB_BENCH, FIELD(warmup), 0, 10000000},
@@ -51,6 +52,8 @@ static const struct rule RULES[] = {
     {"--sample-ms", NUMBER, VERB_BENCH, FIELD(sample_ms), 0, 60000},
     {"--memory-limit", NUMBER, ENGINE_VERBS, FIELD(memory_limit), 1 << 20, LONG_MAX},
     {"--tether", FLAG, EVERY_VERB, FIELD(tether), 0, 0},
+    {"--trust", TEXT, BUNDLE_VERBS, FIELD(trust), 0, 0},
+    {"--allow-unsigned", FLAG, BUNDLE_VERBS, FIELD(allow_unsigned), 0, 0},
     {"--root", TEXT, VERB_FACTS, FIELD(root), 0, 0},
     {"--folder", TEXT, VERB_FACTS, FIELD(folder), 0, 0},
 };
@@ -116,6 +119,9 @@ static enum verb parse_verb(const char *name) {
         {"run", VERB_RUN},
         {"bench", VERB_BENCH},
         {"layers", VERB_LAYERS},
+        {"check", VERB_CHECK},
+        {"unpack", VERB_UNPACK},
+        {"verify", VERB_VERIFY},
 #endif
     };
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
@@ -124,7 +130,7 @@ static enum verb parse_verb(const char *name) {
 #ifdef EKRUN_FACTS_ONLY
     fail(EXIT_USAGE, "usage: ekrun-facts facts --option value ...: this build has no engines");
 #else
-    fail(EXIT_USAGE, "usage: ekrun facts|run|bench|layers --option value ...");
+    fail(EXIT_USAGE, "usage: ekrun facts|run|bench|layers|check|unpack|verify ... --option value ...");
 #endif
 }
 
@@ -183,8 +189,19 @@ static void check_scenario(struct options *options) {
         options->samples_per_query = 8; /* MLPerf Inference's multi-stream since v2.0 */
 }
 
-static void check(struct options *options) {
-    if (options->verb == VERB_FACTS)
+static void check_bundle(const struct options *options) {
+    if (options->verb == VERB_UNPACK && !options->dir)
+        fail(EXIT_USAGE, "unpack takes the bundle's file and a new folder");
+    if (!options->trust && !options->allow_unsigned)
+        fail(EXIT_USAGE, "--trust is required: the file that lists the keys to trust");
+}
+
+void check_args(struct options *options) {
+    if ((options->verb & (VERB_VERIFY | VERB_CHECK)) && !options->dir)
+        fail(EXIT_USAGE, "the folder of an unpacked bundle is required");
+    if (options->verb & BUNDLE_VERBS)
+        check_bundle(options);
+    if (!(options->verb & ENGINE_VERBS))
         return;
     refuse_repeated(&options->engine_options, "--option");
     require(options->engine, "--engine");
@@ -192,7 +209,7 @@ static void check(struct options *options) {
     require(options->model, "--model");
     if (!options->threads)
         fail(EXIT_USAGE, "--threads is required");
-    if (options->verb != VERB_BENCH)
+    if (options->verb & (VERB_RUN | VERB_LAYERS))
         require(options->out, "--out");
     if (options->verb == VERB_LAYERS && !options->runs)
         fail(EXIT_USAGE, "--runs is required");
@@ -212,10 +229,19 @@ static void check(struct options *options) {
         fail(EXIT_USAGE, "--reset needs a --state to reset");
 }
 
+/* What stands before the options: a bundle's file, an unpacked bundle's folder. Returns where the options begin. */
+static int parse_places(int argc, char **argv, struct options *options) {
+    const char **places[] = {&options->bundle, &options->dir};
+    int next = 2, place = options->verb == VERB_UNPACK ? 0 : options->verb & (ENGINE_VERBS | VERB_VERIFY) ? 1 : 2;
+    for (; next < argc && place < 2 && strncmp(argv[next], "--", 2) != 0; next++)
+        *places[place++] = argv[next];
+    return next;
+}
+
 void parse_args(int argc, char **argv, struct options *options) {
     bool seen[RULE_COUNT] = {false};
     *options = (struct options){.verb = parse_verb(argc > 1 ? argv[1] : NULL)};
-    for (int i = 2; i < argc; i++) {
+    for (int i = parse_places(argc, argv, options); i < argc; i++) {
         const struct rule *rule = find_rule(argv[i], options->verb);
         bool repeatable = rule->kind == PAIR_FIRST || rule->kind == PAIR_LAST;
         if (seen[rule - RULES] && !repeatable)
@@ -225,7 +251,6 @@ void parse_args(int argc, char **argv, struct options *options) {
             fail(EXIT_USAGE, "%s needs a value", rule->name);
         store(options, rule, argv[i]);
     }
-    check(options);
 }
 
 const char *find_option(const struct options *options, const char *key) {

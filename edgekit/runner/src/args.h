@@ -8,7 +8,17 @@
 /* Also the most that a feed may hold: more is a forged header, not data. */
 #define MAX_SAMPLES 1000000000
 
-enum verb { VERB_FACTS = 1, VERB_RUN = 2, VERB_BENCH = 4, VERB_LAYERS = 8 };
+enum verb {
+    VERB_FACTS = 1,
+    VERB_RUN = 2,
+    VERB_BENCH = 4,
+    VERB_LAYERS = 8,
+    VERB_CHECK = 16,
+    VERB_UNPACK = 32,
+    VERB_VERIFY = 64,
+};
+
+#define ENGINE_VERBS (VERB_RUN | VERB_BENCH | VERB_LAYERS | VERB_CHECK)
 
 /* How queries come, in bench; PROTOCOL.md defines them. */
 enum scenario { NO_SCENARIO, SINGLE_STREAM, MULTI_STREAM, SERVER, OFFLINE, FIXED_RATE };
@@ -26,6 +36,9 @@ struct options {
     enum verb verb;
     const char *engine, *lib, *model, *precision, *out, *reset, *root;
     const char *folder;
+    const char *bundle, *dir, *trust; /* dir: of an unpacked bundle */
+    bool allow_unsigned;
+    const struct deployment *deployment; /* what `dir` says, or NULL */
     long threads, samples, warmup, runs; /* samples 0: all */
     long memory_limit;                   /* bytes; 0: none */
     bool from_stdin, tether;
@@ -36,8 +49,9 @@ struct options {
     struct pairs inputs, states, engine_options;
 };
 
-/* Fails with EXIT_USAGE. */
+/* Reads the command line, then checks it once what a bundle says has been added. Fail with EXIT_USAGE. */
 void parse_args(int argc, char **argv, struct options *options);
+void check_args(struct options *options);
 
 /* The value of engine option `key`, or NULL. */
 const char *find_option(const struct options *options, const char *key);

@@ -28,8 +28,9 @@ const char *code_name(enum exit_code code) {
     case EXIT_INPUT: return "bad_input";
     case EXIT_INFERENCE: return "inference_failed";
     case EXIT_IO: return "io";
-    case EXIT_MEMORY: return "out_of_memory";
+    case EXIT_REFUSED: return "verification_failed";
     case EXIT_ILLEGAL: return "illegal_instruction";
+    case EXIT_MEMORY: return "out_of_memory";
     case EXIT_LINK: break; /* never told */
     }
     return "internal";
@@ -49,16 +50,20 @@ static void print_for_people(const char *message) {
     fputc('\n', stderr);
 }
 
+void write_error(struct json *j, enum exit_code code, const char *message) {
+    json_begin(j, "error", '{');
+    json_string(j, "code", code_name(code));
+    json_string(j, "message", message);
+    json_end(j, '}');
+}
+
 static void print_for_programs(enum exit_code code, const char *message) {
     struct json j = {.out = answers};
     if (!answers)
         return;
     json_begin(&j, NULL, '{');
     json_int(&j, "protocol", EKRUN_PROTOCOL);
-    json_begin(&j, "error", '{');
-    json_string(&j, "code", code_name(code));
-    json_string(&j, "message", message);
-    json_end(&j, '}');
+    write_error(&j, code, message);
     json_end(&j, '}');
     fputc('\n', answers);
     fflush(answers);
@@ -94,6 +99,11 @@ enum exit_code unless_memory(enum exit_code code, const char *engine_message) {
         if (strstr(engine_message, signs[i]))
             return EXIT_MEMORY;
     return code;
+}
+
+_Noreturn void finish_failed(enum exit_code code, const char *message) {
+    print_for_people(message);
+    _exit(code);
 }
 
 _Noreturn void finish(void) { _exit(0); }

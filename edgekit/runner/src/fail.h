@@ -17,12 +17,18 @@ enum exit_code {
     EXIT_INPUT = 5,
     EXIT_INFERENCE = 6,
     EXIT_IO = 7,
-    EXIT_MEMORY = 8,
+    EXIT_REFUSED = 8, /* as edgekit's own exit code: what was not signed so, or not as the bundle says, is not used */
     EXIT_ILLEGAL = 9,
     EXIT_LINK = 10, /* stdin ended under --tether: nobody is left to answer to */
+    EXIT_MEMORY = 11,
 };
 
 _Noreturn void fail(enum exit_code code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* For an answer that holds more than the error: its field `error`, and then the end, with the line for people. */
+struct json;
+void write_error(struct json *j, enum exit_code code, const char *message);
+_Noreturn void finish_failed(enum exit_code code, const char *message);
 
 /* `code`, or EXIT_MEMORY when an engine's own message says that memory ran out. Engines have no code for it. */
 enum exit_code unless_memory(enum exit_code code, const char *engine_message);

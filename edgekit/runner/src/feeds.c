@@ -13,7 +13,7 @@
 /* Samples without elements take no room, so the length of a file does not vouch for their number. */
 #define MOST_EMPTY_SAMPLES 1000000
 
-static void read_at(const struct feed *feed, void *buffer, size_t bytes, size_t offset) {
+void feed_read(const struct feed *feed, void *buffer, size_t bytes, size_t offset) {
     for (size_t done = 0; done < bytes;) {
         ssize_t n = pread(feed->fd, (char *)buffer + done, bytes - done, (off_t)(offset + done));
         if (n < 0 && errno == EINTR)
@@ -24,7 +24,7 @@ static void read_at(const struct feed *feed, void *buffer, size_t bytes, size_t 
     }
 }
 
-static void open_feed(struct feed *feed, const char *path) {
+void feed_open(struct feed *feed, const char *path) {
     struct stat info;
     feed->path = path;
     feed->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang here */
@@ -34,7 +34,7 @@ static void open_feed(struct feed *feed, const char *path) {
         fail(EXIT_INPUT, "%s: not a regular file", path);
     size_t size = info.st_size < NPY_MAX_HEADER ? (size_t)info.st_size : NPY_MAX_HEADER;
     void *head = allocate(size, 1);
-    read_at(feed, head, size, 0);
+    feed_read(feed, head, size, 0);
     const char *reason = npy_parse(head, size, (uint64_t)info.st_size, &feed->npy);
     if (reason)
         fail(EXIT_INPUT, "%s: %s", path, reason);
@@ -103,7 +103,7 @@ static void add_inputs(struct feeds *feeds, struct engine *engine, const struct 
         struct feed *feed = &feeds->inputs[index].feed;
         if (feed->fd >= 0)
             fail(EXIT_INPUT, "input '%s' is fed twice", pair->key);
-        open_feed(feed, pair->value);
+        feed_open(feed, pair->value);
         check_feed(feed, &engine->inputs[index]);
         agree_in_samples(feeds, feed);
     }
@@ -143,12 +143,12 @@ static void check_unfed(const struct input *input, const struct port *port) {
 
 static void read_resets(struct feeds *feeds, const char *path) {
     struct feed feed;
-    open_feed(&feed, path);
+    feed_open(&feed, path);
     if (feed.npy.rank != 1 || (feed.npy.dtype != DT_BOOL && feed.npy.dtype != DT_UINT8))
         fail(EXIT_INPUT, "%s: --reset takes one bool or uint8 per sample", path);
     agree_in_samples(feeds, &feed);
     feeds->resets = allocate(feed.npy.bytes, 1);
-    read_at(&feed, feeds->resets, feed.npy.bytes, feed.npy.offset);
+    feed_read(&feed, feeds->resets, feed.npy.bytes, feed.npy.offset);
     close(feed.fd);
 }
 
@@ -173,7 +173,7 @@ void feeds_open(struct feeds *feeds, struct engine *engine, size_t lane, const s
 static bool load_fed(struct input *input, const struct port *port, size_t index) {
     const struct npy *npy = &input->feed.npy;
     bool moved = reshape(&input->tensor, &input->capacity, port->dtype, npy->rank - 1, npy->dims + 1);
-    read_at(&input->feed, input->tensor.data, input->tensor.bytes, npy->offset + index * input->tensor.bytes);
+    feed_read(&input->feed, input->tensor.data, input->tensor.bytes, npy->offset + index * input->tensor.bytes);
     return moved;
 }
 

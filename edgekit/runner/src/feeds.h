@@ -20,6 +20,10 @@ struct feed {
     struct npy npy;
 };
 
+/* A file of samples, and bytes of it. Fail with EXIT_INPUT. */
+void feed_open(struct feed *feed, const char *path);
+void feed_read(const struct feed *feed, void *buffer, size_t bytes, size_t offset);
+
 struct input {
     struct feed feed;
     struct tensor tensor; /* the bound buffer */

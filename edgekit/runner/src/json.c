@@ -122,6 +122,14 @@ void json_real(struct json *j, const char *key, double value) {
     put_text(j, text);
 }
 
+void json_exact(struct json *j, const char *key, double value) {
+    char text[32] = "null";
+    before_value(j, key);
+    if (isfinite(value))
+        snprintf(text, sizeof text, "%.17g", value);
+    put_text(j, text);
+}
+
 void json_bool(struct json *j, const char *key, bool value) {
     before_value(j, key);
     put_text(j, value ? "true" : "false");

@@ -33,6 +33,7 @@ void json_string(struct json *j, const char *key, const char *value); /* NULL wr
 void json_int(struct json *j, const char *key, int64_t value);
 void json_count(struct json *j, const char *key, int64_t value); /* a negative value means unknown: null */
 void json_real(struct json *j, const char *key, double value);   /* NaN and infinities write null */
+void json_exact(struct json *j, const char *key, double value);  /* as json_real, with all its digits */
 void json_bool(struct json *j, const char *key, bool value);
 void json_null(struct json *j, const char *key);
 

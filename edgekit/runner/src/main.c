@@ -11,6 +11,7 @@
 #include "tether.h"
 #include "verbs.h"
 #ifndef EKRUN_FACTS_ONLY
+#include "deployment.h"
 #include "limit.h"
 #endif
 
@@ -39,6 +40,9 @@ static void serve(const struct options *options, int64_t started_ns) {
     case VERB_RUN: run(options); break;
     case VERB_BENCH: bench(options, started_ns); break;
     case VERB_LAYERS: layers(options); break;
+    case VERB_CHECK: check(options); break;
+    case VERB_UNPACK: unpack(options); break;
+    case VERB_VERIFY: verify(options); break;
 #endif
     }
 }
@@ -51,6 +55,11 @@ int main(int argc, char **argv) {
     signal(SIGXFSZ, SIG_IGN);
     sigill_report();
     parse_args(argc, argv, &options);
+#ifndef EKRUN_FACTS_ONLY
+    if (options.dir && options.verb & ENGINE_VERBS)
+        deployment_fill(&options);
+#endif
+    check_args(&options);
     raise_file_limit();
     /* ONNX Runtime's telemetry can only be stopped before the library is loaded. */
     if (setenv("ORT_DISABLE_TELEMETRY", "1", 1) != 0)

@@ -10,5 +10,8 @@ void run(const struct options *options);
 void bench(const struct options *options, int64_t started_ns);
 void layers(const struct options *options);
 void facts(const struct options *options);
+void unpack(const struct options *options);
+void verify(const struct options *options);
+void check(const struct options *options);
 
 #endif
