@@ -58,7 +58,8 @@ def pinned(tmp_path, monkeypatch):
 
 
 def fetch(root, offline=False):
-    return native_library("onnxruntime", VERSION, "aarch64", root / "cache", offline, root / "wheels", "raspberry-pi-5")
+    wheels = None if offline else root / "wheels"
+    return native_library("onnxruntime", VERSION, "aarch64", root / "cache", offline, wheels, "raspberry-pi-5")
 
 
 def entries(root):
@@ -120,6 +121,11 @@ def test_a_failed_fetch_is_one_line_with_pips_reason(pinned):
         fetch(pinned)
     assert len(str(caught.value).splitlines()) == 1 and caught.value.next_step
     assert entries(pinned) == []
+
+
+def test_a_wheelhouse_serves_offline(pinned):
+    house = wheel(pinned / "wheels", FILES)
+    assert native_library("onnxruntime", VERSION, "aarch64", pinned / "cache", offline=True, wheelhouse=house).files
 
 
 def test_offline_without_anything_names_the_command(pinned):

@@ -29,7 +29,23 @@ def test_help_loads_click_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["optimize", "explain", "profile", "compare", "demo", "inspect", "targets", "engines", "data", "device"]
+    "command",
+    [
+        "optimize",
+        "explain",
+        "profile",
+        "compare",
+        "demo",
+        "inspect",
+        "targets",
+        "engines",
+        "data",
+        "device",
+        "bundle",
+        "keys",
+        "sign",
+        "verify",
+    ],
 )
 def test_help_of_a_command_is_light_too(command: str) -> None:
     assert loaded(f"from edgekit.cli.main import run_cli\nassert run_cli(['{command}', '--help']) == 0") <= LIGHT

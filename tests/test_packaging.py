@@ -88,6 +88,7 @@ def test_the_wheel_carries_the_runner_the_targets_and_the_sample(wheel: Path) ->
         assert f"edgekit/_data/{path.relative_to(ROOT)}" in modes
     assert "edgekit/runner/PROTOCOL.md" in modes
     assert "edgekit/engines/pins.toml" in modes
+    assert all(f"edgekit/bundle/texts/{path.name}" in modes for path in (ROOT / "edgekit/bundle/texts").iterdir())
     assert not any(name.endswith((".stamp", ".lock")) for name in modes)
 
 
@@ -97,6 +98,7 @@ def test_the_sdist_carries_what_a_build_and_its_tests_need(sdist: Path) -> None:
     for path in (
         "hatch_build.py",
         "edgekit/runner/src/main.c",
+        "edgekit/runner/src/bundle.zig",
         "targets/cpu-arm.toml",
         "tests/conftest.py",
         "docs/targets.md",

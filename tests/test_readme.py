@@ -1,7 +1,10 @@
 """What the README says can be done, can be done; what it says is printed, is printed."""
 
+import os
+import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +16,8 @@ from PIL import Image
 from edgekit.cli.main import cli
 from edgekit.core.types import TensorSpec
 from edgekit.data.read import prepare_data
-from tests.conftest import ROOT
+from edgekit.runner import ekrun_path
+from tests.conftest import ROOT, SAMPLE
 
 README = (ROOT / "README.md").read_text()
 
@@ -52,17 +56,46 @@ def test_every_command_and_option_exists(line: str) -> None:
             assert word.split("=")[0] in known, line
 
 
-NEEDS_MORE = ("model.onnx", "fetch", "demo", "edgekit-runs", "device")
+NEEDS_MORE = ("model.onnx", "fetch", "demo", "edgekit-runs", "device", "model.ekb")
 RUNNABLE = [line for line in commands() if not any(word in line for word in NEEDS_MORE)]
 
 
 @pytest.mark.parametrize("line", RUNNABLE)
 def test_commands_that_need_nothing_run(line: str, tmp_path: Path) -> None:
     words = shlex.split(line, comments=True)[1:]
+    edgekit(words, tmp_path)
+
+
+def edgekit(words: list[str], folder: Path) -> None:
+    """One command of the README in a folder, which is the user's home, too."""
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(folder / ".config")}
     done = subprocess.run(
-        [sys.executable, "-m", "edgekit", *words], cwd=tmp_path, capture_output=True, timeout=120, check=False
+        [sys.executable, "-m", "edgekit", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        timeout=120,
+        check=False,
     )
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == 0, (words, done.stderr.decode())
+
+
+def test_a_bundle_is_made_signed_and_unpacked_as_it_says(tmp_path: Path, cache: Path) -> None:
+    """Its own lines one after the other, for this machine: that engine is here."""
+    block = next(block for block in code_blocks("console") if "edgekit keys new" in block)
+    lines = [shlex.split(line, comments=True)[2:] for line in block.splitlines() if "edgekit-runs" not in line]
+    assert [words[0] for words in lines] == ["keys", "bundle", "sign", "verify", "inspect", "keys"]
+    shutil.copy(SAMPLE / "model.onnx", tmp_path)
+    (tmp_path / "samples").symlink_to(SAMPLE)
+    for words in lines:
+        edgekit(["--cache", str(cache), *("host" if word == "raspberry-pi-5" else word for word in words)], tmp_path)
+    shutil.copy(tmp_path / ".config" / "edgekit" / "trust", tmp_path)
+    on_the_device = next(block for block in code_blocks("sh") if "ekrun unpack" in block)
+    for line in on_the_device.splitlines():
+        words = shlex.split(line, comments=True)
+        argv = [str(ekrun_path(platform.machine())), *words[1:]]
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, (line, done.stderr.decode())
 
 
 def test_its_data_toml_is_read_as_it_says(tmp_path: Path) -> None:

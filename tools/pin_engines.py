@@ -37,9 +37,13 @@ PATTERNS = {
         "openvino/libs/libtbb.so.*",
     ),
 }
+NOTICES = {
+    "onnxruntime": ("onnxruntime/LICENSE", "onnxruntime/ThirdPartyNotices.txt"),
+    "openvino": ("openvino-*.dist-info/licenses/*",),
+}
 HEADER = """\
 # What edgekit takes from each engine's wheel: made by tools/pin_engines.py, checked at every fetch and before every use.
-# `library` is the file to open; `path` is the file's path in the wheel; sizes are bytes.
+# `library` is the file to open; `path` is the file's path in the wheel; sizes are bytes. `notices` are passed on with the files.
 """
 
 
@@ -77,11 +81,14 @@ def entry(engine: str, version: str, arch: str, wheel: Path) -> str:
         names = [n for pattern in PATTERNS[engine] for n in archive.namelist() if fnmatch.fnmatchcase(n, pattern)]
         assert len(names) == len(PATTERNS[engine]), (wheel.name, names)
         rows = "".join(f"  {row(name, archive.read(name))},\n" for name in names)
+        texts = [n for pattern in NOTICES[engine] for n in archive.namelist() if fnmatch.fnmatchcase(n, pattern)]
+        assert texts, wheel.name
+        notices = "".join(f"  {row(name, archive.read(name))},\n" for name in texts)
     tags = ", ".join(f'"{tag}"' for tag in wheel.stem.split("-")[-1].split("."))
     library = names[0].rpartition("/")[2]
     return (
         f'\n[[engine]]\nengine = "{engine}"\nversion = "{version}"\narch = "{arch}"\nlibrary = "{library}"\n'
-        f"platforms = [{tags}]\nfiles = [\n{rows}]\n"
+        f"platforms = [{tags}]\nfiles = [\n{rows}]\nnotices = [\n{notices}]\n"
     )
 
 

@@ -5,16 +5,23 @@ from pathlib import Path
 import click
 
 from edgekit.cli.common import cache_root, json_option, preflight_option, print_json, progress_line
+from edgekit.cli.pack import inspect_bundle, is_bundle
 
 
 @click.command()
-@click.argument("model", type=click.Path())
+@click.argument("model", metavar="MODEL|BUNDLE", type=click.Path())
 @click.option("--shape", "shapes", multiple=True, metavar="NAME:1x3x224x224", help="Fix the shape of an input.")
 @preflight_option
 @json_option
 @click.pass_context
 def inspect(context: click.Context, model: str, shapes: tuple[str, ...], preflight_seconds: int, as_json: bool) -> None:
-    """What a model is: inputs, operators, parameters, MACs, memory, and which engines refuse it."""
+    """What a model is: inputs, operators, parameters, MACs, memory, and which engines refuse it.
+
+    Of a bundle, NAME.ekb: who signed it, what it requires and deploys, its figures and files.
+    """
+    if is_bundle(model):
+        inspect_bundle(model, as_json)
+        return
     from edgekit.core.shapes import parse_shape
     from edgekit.flow.inspect import inspect as look
 

@@ -10,12 +10,14 @@ from typing import Any
 import click
 
 from edgekit import __version__
+from edgekit.cli.bundle import COMMANDS
 from edgekit.cli.compare import compare
 from edgekit.cli.data import data
 from edgekit.cli.device import device
 from edgekit.cli.explain import explain
 from edgekit.cli.look import engines, inspect, targets
 from edgekit.cli.make import demo, optimize
+from edgekit.cli.pack import bundle
 from edgekit.cli.profile import profile
 from edgekit.errors import INTERRUPTED_EXIT_CODE, EdgekitError, printable
 
@@ -46,7 +48,7 @@ def cli(context: click.Context, verbose: bool, cache: str | None, ssh_config: st
     context.obj = {"verbose": verbose, "cache": cache, "ssh_config": ssh_config}
 
 
-for command in (demo, optimize, explain, profile, compare, inspect, targets, engines, data, device):
+for command in (demo, optimize, explain, profile, compare, bundle, *COMMANDS, inspect, targets, engines, data, device):
     cli.add_command(command)
 
 

