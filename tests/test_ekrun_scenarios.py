@@ -305,7 +305,8 @@ def compiled(folder: Path, sources: Sequence[Path], flags: Sequence[str]) -> dic
 
 
 def linked(out: Path, objects: Mapping[str, Path], *flags: str) -> Path:
-    argv = ["gcc", *flags, *map(str, objects.values()), "-ldl", "-lm", "-lpthread", "-o", str(out)]
+    """An executable of the objects and of what is Zig in ekrun."""
+    argv = ["gcc", *flags, *map(str, objects.values()), str(zig_part()), "-ldl", "-lm", "-lpthread", "-o", str(out)]
     subprocess.run(argv, check=True)
     return out
 
@@ -324,7 +325,7 @@ def race_checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All of ekrun under the address and undefined-behaviour sanitizers."""
     folder, flags = tmp_path_factory.mktemp("asan"), ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    return linked(folder / "ekrun", compiled(folder, everything(), flags), *flags, str(zig_part()))
+    return linked(folder / "ekrun", compiled(folder, everything(), flags), *flags)
 
 
 SCENARIOS: dict[Kind, list[object]] = {
@@ -338,7 +339,7 @@ SCENARIOS: dict[Kind, list[object]] = {
 @thorough
 def test_no_data_race_between_streams(tmp_path: Path, race_checked: dict[str, Path]) -> None:
     # OpenVINO opens a library in a way the sanitizer's runtime refuses: ONNX Runtime only
-    checked = [str(linked(tmp_path / "ekrun", race_checked, "-fsanitize=thread", str(zig_part())))]
+    checked = [str(linked(tmp_path / "ekrun", race_checked, "-fsanitize=thread"))]
     for kind, more in SCENARIOS.items():
         words = ["--scenario", kind, *more, "--streams", 3, "--min-runs", 100, "--sample-ms", 5]
         answer = ekrun(
@@ -356,7 +357,7 @@ def test_a_missing_lock_is_noticed(tmp_path: Path, race_checked: dict[str, Path]
     assert lock in source
     (tmp_path / "scenario.c").write_text(source.replace(lock, "l->inferences++;"))
     changed = compiled(tmp_path, [tmp_path / "scenario.c"], ["-fsanitize=thread"])
-    broken = [str(linked(tmp_path / "ekrun", race_checked | changed, "-fsanitize=thread", str(zig_part())))]
+    broken = [str(linked(tmp_path / "ekrun", race_checked | changed, "-fsanitize=thread"))]
     words = ["--scenario", "offline", "--streams", 3, "--min-runs", 300]
     answer = ekrun("bench", *tiny(tmp_path, threads=1), *words, program=broken)
     assert "data race" in answer.stderr or "unlock of an unlocked mutex" in answer.stderr
