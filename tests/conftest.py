@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: the real command line, one cache for all workers, the shipped sample."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,11 @@ from edgekit.process import QUIET_ENVIRONMENT
 os.environ.update(QUIET_ENVIRONMENT)
 
 ROOT = Path(__file__).parent.parent
+
+# A shell that starts a job in the background has it ignore these, and so would all that the tests start and interrupt.
+for number, action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, action)
 
 # `.ci/run` asks for boards, and has the minutes that sanitized builds and long simulations take.
 thorough = pytest.mark.skipif(

@@ -1,6 +1,7 @@
 """Each fault of a board over SSH, met by the real command: one line, its documented exit code, and a clean board."""
 
 import os
+import platform
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -10,6 +11,7 @@ import pytest
 
 from edgekit.errors import TargetIncompatible
 from edgekit.process import Completed
+from edgekit.runner import ekrun_path
 from edgekit.runner.client import RunReply, parse
 from tests.conftest import SAMPLE, Cli, Ended
 from tests.ekrun_tools import compile_engine
@@ -18,12 +20,14 @@ from tests.sshd import KINDS, Client, Server, free_port, new_key, serving, write
 from tests.test_ssh import noise, opened, until
 from tests.test_ssh_faults import RUBBISH, check_clean, forced, is_ekrun, needs_root
 
+SMALL_BYTES = 8 << 20
+
 MODEL = SAMPLE / "model.onnx"
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    mounts = [("noexec", "noexec", "64m"), ("exec", "small", "8m")] if os.getuid() == 0 else []
+    mounts = [("noexec", "noexec", "64m"), ("exec", "small", str(SMALL_BYTES))] if os.getuid() == 0 else []
     with serving(request.param, tmp_path_factory.mktemp("server"), mounts=mounts) as server:
         yield server
 
@@ -140,8 +144,10 @@ def test_a_board_out_of_disk(edgekit: Cli, server: Server, tmp_path: Path) -> No
     """Seen by the gate before a byte of the model is sent (5); run into while ekrun itself is sent (9)."""
     small = f"{server.there}/small/edgekit"
     ends(edgekit(*profile(server, server.url(small))), 5, "MiB free", "device clean")
+    program = ekrun_path(platform.machine()).stat().st_size
     with closing(opened(server, folder=small)) as device:
-        device.put({"file": noise(tmp_path / "file", 8_180_000)})
+        room_for_less_than_two = SMALL_BYTES - 5 * program // 3  # and one is there
+        device.put({"file": noise(tmp_path / "file", room_for_less_than_two)})
         other = server.url(f"{server.there}/small/other")
         ends(edgekit("--ssh-config", server.client.config, "device", "probe", other, "--json"), 9, "MiB free")
         device.clean()

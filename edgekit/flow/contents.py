@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgekit import sandbox
-from edgekit.bundle.container import UNSIGNED, Write, reading
+from edgekit.bundle.container import UNSIGNED, Admit, Write, reading
 from edgekit.bundle.keys import check_signature, split_line
 from edgekit.bundle.provenance import FIGURES_FILE, PROVENANCE_FILE
 from edgekit.bundle.trust import Signer, Trust, TrustFile
@@ -63,7 +63,7 @@ def contents(bundle: Path, trust_file: Path) -> Contents:
     )
 
 
-def _holds(trust: Trust) -> Any:
+def _holds(trust: Trust) -> Admit:
     """An Admit of any signature that holds."""
 
     def admit(text: bytes, line: bytes) -> Signer | None:
