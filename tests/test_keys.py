@@ -386,6 +386,18 @@ def test_a_key_may_lie_elsewhere(machine: Machine, tmp_path: Path) -> None:
     assert machine("sign", "a.ekb", "--key", "./ci.pem", "-o", "b.ekb", "--force").code == 0
 
 
+def test_a_revoked_key_signs_no_more(machine: Machine) -> None:
+    """Whoever trusts this machine's word would refuse what it makes."""
+    bundle = machine.folder / "a.ekb"
+    bundle.write_bytes(stub_bundle())
+    machine("keys", "new", "mine")
+    assert machine("sign", "a.ekb", "--key", "mine", "-o", "b.ekb").code == 0
+    machine("keys", "revoke", "mine")
+    done = machine("sign", "a.ekb", "--key", "mine")
+    assert done.code == 2 and "mine was revoked" in done.error
+    assert bundle.read_bytes() == stub_bundle()
+
+
 def test_help_needs_no_cryptography() -> None:
     code = (
         "import sys\nfrom edgekit.cli.bundle import COMMANDS\nfrom edgekit.cli.main import cli, run_cli\n"

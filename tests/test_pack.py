@@ -242,9 +242,11 @@ def test_a_bundle_may_be_left_unsigned_and_is_replaced_when_asked(
     assert (made.manifest.application, made.manifest.counter) == ("model", 7)
     assert made.manifest.version == record(run).outcome(record(run).choice.chosen).artifact.digest[:12]
     before = out.read_bytes()
+    done: list[str] = []
     with pytest.raises(UsageError, match="exists already"):
-        bundle(run, out, **asked)
+        bundle(run, out, progress=done.append, **asked)
     assert out.read_bytes() == before
+    assert done == [], "said before anything is made"
     bundle(run, out, label=Label(counter=7), force=True, **asked)
     assert out.read_bytes() == before
 

@@ -77,7 +77,7 @@ def first_entries(text: bytes, line: bytes) -> bytes:
 @contextlib.contextmanager
 def drafting(out: Path, force: bool) -> Iterator[tuple[BinaryIO, Path]]:
     """A stream that becomes `out` when the block ends without an error, and a private folder beside it for the meantime."""
-    _check_free(out, force)
+    check_free(out, force)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with private_folder(out) as scratch:
@@ -87,7 +87,7 @@ def drafting(out: Path, force: bool) -> Iterator[tuple[BinaryIO, Path]]:
                 stream.flush()
                 os.fsync(stream.fileno())
             draft.chmod(0o644)
-            _check_free(out, force)
+            check_free(out, force)
             draft.replace(out)
             sync_folder(out.parent)
 
@@ -128,7 +128,8 @@ def _anyone(_text: bytes, _line: bytes) -> None:
     """The Admit of one who is about to sign, and of one who reads back what was written."""
 
 
-def _check_free(out: Path, force: bool) -> None:
+def check_free(out: Path, force: bool) -> None:
+    """Raise UsageError unless a bundle may be written as `out`."""
     if not os.path.lexists(out):
         return
     if not force:

@@ -59,16 +59,23 @@ def sign(bundle: Path, key: str, home: Path, out: Path | None = None, *, force: 
 
 
 def signing_key(key: str, home: Path) -> SigningKey:
-    """The private key of this name or at this path. Raises UsageError when there is none, and as `load_key` does."""
+    """The private key of this name or at this path.
+
+    Raises UsageError when there is none or it was revoked here, and as `load_key` does.
+    """
     own = keys.own_keys(home / keys.FOLDER)
     if key in own:
-        return load_key(own[key])
-    if "/" in key or key.endswith(keys.PRIVATE_SUFFIX):
-        return load_key(Path(key))
-    raise UsageError(
-        f"there is no key {key[:80]!r} here{did_you_mean(key, own)}",
-        next_step="see `edgekit keys list`, or make one with `edgekit keys new`",
-    )
+        found = load_key(own[key])
+    elif "/" in key or key.endswith(keys.PRIVATE_SUFFIX):
+        found = load_key(Path(key))
+    else:
+        raise UsageError(
+            f"there is no key {key[:80]!r} here{did_you_mean(key, own)}",
+            next_step="see `edgekit keys list`, or make one with `edgekit keys new`",
+        )
+    if found.public in TrustFile(home / TRUST_FILE).read().revoked:
+        raise UsageError(f"the key {key[:80]} was revoked", next_step="make a new one with `edgekit keys new`")
+    return found
 
 
 def make_key(name: str, home: Path) -> Key:

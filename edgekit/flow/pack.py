@@ -21,7 +21,7 @@ from edgekit.bundle.provenance import (
     document,
     figures,
 )
-from edgekit.bundle.write import write_bundle
+from edgekit.bundle.write import check_free, write_bundle
 from edgekit.core.deployment import DEPLOYMENT_FILE
 from edgekit.core.manifest import (
     MAX_NUMBER,
@@ -80,6 +80,7 @@ def bundle(
     raise.
     """
     _check(label)
+    check_free(Path(out), force)
     store = Cache(cache or default_cache())
     with store.scratch() as scratch:
         shop = Workshop(store, scratch, LocalDevice(scratch), progress, offline=wishes.offline)
