@@ -113,6 +113,17 @@ def test_the_page_says_what_is_missed_and_keeps_within_its_cells():
     assert len(cell("x" * 300)) == 160
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at /srv/run/static/model.onnx: Node (m_1/conv/x) failed", "at model.onnx: Node (m_1/conv/x) failed"),
+        ("19 of 19 operators / int8", "19 of 19 operators / int8"),
+    ],
+)
+def test_a_message_does_not_tell_this_machines_folders(text, shown):
+    assert cell(text) == shown
+
+
 # -------------------------------------------------------------------------------------------------------------- children
 
 

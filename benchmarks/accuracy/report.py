@@ -1,5 +1,6 @@
 """The results as the page has them: one table, and the conclusions below it."""
 
+import re
 from collections.abc import Sequence
 from importlib import metadata
 
@@ -48,6 +49,6 @@ def row(result: Result, entry: Entry) -> list[str]:
 
 
 def cell(text: str) -> str:
-    """Text that stays within its cell: a library's messages hold anything."""
-    line = " ".join(text.replace("|", "/").split())
+    """Text that stays within its cell: a library's messages hold anything, the run's folders on this machine included."""
+    line = re.sub(r"(?<![\w./])/(?:[^\s/:]+/)+", "", " ".join(text.replace("|", "/").split()))
     return line if len(line) <= 160 else f"{line[:157]}..."
