@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -24,6 +24,8 @@ from typing import IO
 from edgekit.errors import ResourceLimit
 
 MAX_OUTPUT_BYTES = 8 << 20
+
+Asking = Callable[[subprocess.Popen[bytes]], object]
 
 # ORT 1.32 starts an uploader thread at CreateEnv unless ORT_DISABLE_TELEMETRY is set before the library is loaded; NNCF and
 # ov.convert_model try an analytics host unless CI is set. MALLOC_ARENA_MAX bounds the address space glibc reserves per thread.
@@ -47,6 +49,14 @@ class Completed:
     timed_out: bool = False
     flooded: bool = False
     out_of_memory: bool = False
+
+
+class Interrupted(KeyboardInterrupt):
+    """An interrupt of a process that was given time: `done` is how it ended by itself, None when it had to be killed."""
+
+    def __init__(self, done: Completed | None) -> None:
+        super().__init__()
+        self.done = done
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -124,31 +134,51 @@ def run(
     env: Mapping[str, str] | None = None,
     max_output_bytes: int = MAX_OUTPUT_BYTES,
     max_rss_bytes: int = 0,
+    grace_s: float = 0.0,
+    ask: Asking = subprocess.Popen.terminate,
 ) -> Completed:
     """Run `argv` until it ends, `deadline_s` seconds have passed, it floods its output, or it outgrows `max_rss_bytes` (0: any).
 
     `hold_stdin` keeps its stdin open after `stdin` was sent, for a child that takes the end of input for the end of its caller.
+    On an interrupt of this process, `ask` tells it to end, by SIGTERM unless given, and it has `grace_s` seconds before it is
+    killed: then the interrupt is an Interrupted. Further interrupts within that time change nothing.
     """
     started = time.monotonic()
     process = spawn(argv, cwd=cwd, env=env)
+    talk = _Talk(process, max_output_bytes, max_rss_bytes)
     try:
-        chunks, stopped = _pump(process, stdin, hold_stdin, started + deadline_s, max_output_bytes, max_rss_bytes)
-        if not stopped:
-            try:
-                process.wait(timeout=max(0.1, started + deadline_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                stopped = "deadline"
+        stopped = talk.follow(stdin, hold_stdin, started + deadline_s)
+    except KeyboardInterrupt:
+        if not grace_s:
+            raise
+        with _undisturbed():
+            ask(process)
+            stopped = talk.follow(b"", True, time.monotonic() + grace_s)
+            kill_group(process)
+        raise Interrupted(None if stopped else talk.completed(started, "")) from None
     finally:
         kill_group(process)
-    return Completed(
-        process.returncode,
-        b"".join(chunks[1]),
-        b"".join(chunks[2]),
-        time.monotonic() - started,
-        timed_out=stopped == "deadline",
-        flooded=stopped == "flood",
-        out_of_memory=stopped == "memory",
-    )
+    return talk.completed(started, stopped)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Within it interrupts of this process are dropped: who asks twice shall not cut off what the first one began."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other thread gets one
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # A function, not SIG_IGN, which would be handed on to a process that is started meanwhile.
+    before = {n: signal.signal(n, _drop) for n in numbers if callable(signal.getsignal(n))}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _drop(_number: int, _frame: object) -> None:
+    pass
 
 
 def _resident_bytes(pid: int) -> int:
@@ -158,45 +188,73 @@ def _resident_bytes(pid: int) -> int:
         return 0
 
 
-def _pump(
-    process: subprocess.Popen[bytes], stdin: bytes, hold: bool, end: float, limit: int, max_rss_bytes: int
-) -> tuple[dict[int, list[bytes]], str]:
-    """Feed stdin and drain stdout (1) and stderr (2) until both are closed; returns (chunks, why it was stopped or "")."""
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-    chunks: dict[int, list[bytes]] = {1: [], 2: []}
-    room = {1: limit, 2: limit}
-    pending = memoryview(stdin)
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ, 1)
-        selector.register(process.stderr, selectors.EVENT_READ, 2)
-        if stdin:
-            os.set_blocking(process.stdin.fileno(), False)
-            selector.register(process.stdin, selectors.EVENT_WRITE, 0)
-        elif not hold:
-            process.stdin.close()
-        while selector.get_map():
-            left = end - time.monotonic()
-            if left <= 0:
-                return chunks, "deadline"
-            if max_rss_bytes and _resident_bytes(process.pid) > max_rss_bytes:
-                return chunks, "memory"
-            for key, _ in selector.select(min(left, 0.1) if max_rss_bytes else left):
-                if key.data == 0:
-                    pending = _feed(process.stdin, pending)
-                    if not pending:
-                        selector.unregister(process.stdin)
-                        if not hold:
-                            process.stdin.close()
-                    continue
-                block = os.read(key.fd, 65536)
-                if not block:
-                    selector.unregister(key.fileobj)
-                    continue
-                room[key.data] -= len(block)
-                if room[key.data] < 0:
-                    return chunks, "flood"
-                chunks[key.data].append(block)
-    return chunks, ""
+class _Talk:
+    """What a process prints on stdout (1) and stderr (2), as far as it has come and within bounds."""
+
+    def __init__(self, process: subprocess.Popen[bytes], limit: int, max_rss_bytes: int) -> None:
+        self._process = process
+        self._max_rss_bytes = max_rss_bytes
+        self._chunks: dict[int, list[bytes]] = {1: [], 2: []}
+        self._room = {1: limit, 2: limit}
+
+    def follow(self, stdin: bytes, hold: bool, end: float) -> str:
+        """Until the process has ended and its output is closed; or why it was left before, in a word."""
+        if stopped := self._pump(stdin, hold, end):
+            return stopped
+        try:
+            self._process.wait(timeout=max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return "deadline"
+        return ""
+
+    def completed(self, started: float, stopped: str) -> Completed:
+        """The record of a process that has ended."""
+        return Completed(
+            self._process.returncode,
+            b"".join(self._chunks[1]),
+            b"".join(self._chunks[2]),
+            time.monotonic() - started,
+            timed_out=stopped == "deadline",
+            flooded=stopped == "flood",
+            out_of_memory=stopped == "memory",
+        )
+
+    def _pump(self, stdin: bytes, hold: bool, end: float) -> str:
+        """Feed stdin and drain the others until both are closed; returns why it was stopped or ""."""
+        process, max_rss_bytes = self._process, self._max_rss_bytes
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        pending = memoryview(stdin)
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ, 1)
+            selector.register(process.stderr, selectors.EVENT_READ, 2)
+            if stdin:
+                os.set_blocking(process.stdin.fileno(), False)
+                selector.register(process.stdin, selectors.EVENT_WRITE, 0)
+            elif not hold:
+                process.stdin.close()
+            while selector.get_map():
+                left = end - time.monotonic()
+                if left <= 0:
+                    return "deadline"
+                if max_rss_bytes and _resident_bytes(process.pid) > max_rss_bytes:
+                    return "memory"
+                for key, _ in selector.select(min(left, 0.1) if max_rss_bytes else left):
+                    if key.data == 0:
+                        pending = _feed(process.stdin, pending)
+                        if not pending:
+                            selector.unregister(process.stdin)
+                            if not hold:
+                                process.stdin.close()
+                        continue
+                    block = os.read(key.fd, 65536)
+                    if not block:
+                        selector.unregister(key.fileobj)
+                        continue
+                    self._room[key.data] -= len(block)
+                    if self._room[key.data] < 0:
+                        return "flood"
+                    self._chunks[key.data].append(block)
+        return ""
 
 
 def _feed(stream: IO[bytes], pending: memoryview) -> memoryview:
@@ -253,7 +311,7 @@ class Conversation:
         """Send one line. Raises ResourceLimit when the process is gone."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.write(os.fsencode(line) + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError as error:
             raise ResourceLimit(f"the process is gone{self._last_words()}", where=self._argv[0]) from error

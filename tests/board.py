@@ -1,6 +1,7 @@
 """Emulated arm64 boards for tests: an aarch64 program under qemu anywhere, and, for root, a small Linux with an sshd in it.
 
-- The SSH board is a Debian root without Python, a BusyBox userland and a user without rights, entered by chroot under binfmt_misc.
+- The SSH board is a Debian root without Python, a BusyBox userland and a user without rights, entered by chroot under binfmt_misc;
+  with dropbear it is made of ten packages, none of which is openssl.
 - It lives in mount and process namespaces of its own: its mounts, its ARM /proc/cpuinfo and whatever it started go with it.
 - binfmt_misc is the only thing of the machine it touches, and only under EDGEKIT_REQUIRE_BOARD=1; else it uses what is there.
 """
@@ -10,7 +11,7 @@ import functools
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,11 @@ _OPENSSH = (
     "libkrb5support0 libkeyutils1 libpam0g libselinux1 libpcre2-8-0 libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblz4-1 "
     "liblzma5 libzstd1 libwrap0 libnsl2 libtirpc3"
 )
-BOARD_PACKAGES = (
-    *PACKAGES,
-    *_DROPBEAR.split(),
-    *_OPENSSH.split(),
-)
+_FOLDERS = ["proc", "sys", "dev", "tmp", "run/sshd", "etc/dropbear", "etc/ssh", "root", "home", "bin", "usr/bin"]
+BOARD_PACKAGES: Mapping[str, Sequence[str]] = {
+    "dropbear": (*PACKAGES, *_DROPBEAR.split()),
+    "openssh": (*PACKAGES, *_DROPBEAR.split(), *_OPENSSH.split()),
+}
 
 
 def default_cache() -> Path:
@@ -118,8 +119,8 @@ def ssh_board(daemon: str, folder: Path, *, core: str = "cortex-a72") -> Iterato
     """
     require_ssh_board()
     root, port = folder / "root", free_port()
-    subprocess.run(["cp", "-a", _template(), root], check=True)
-    _configure(root, new_key(folder / "key"), core, sftp=daemon == "openssh")
+    subprocess.run(["cp", "-a", _template(daemon), root], check=True)
+    _configure(root, new_key(folder / "key"), core)
     client = write_client(folder / "client", folder / "key", _host_key(root, daemon))
     # Gone with this process, however it ends, and with that all that runs in its namespaces.
     argv = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
@@ -180,22 +181,23 @@ Subsystem sftp /usr/lib/openssh/sftp-server
 """
 
 
-def _template() -> Path:
-    """The board's root before it has a user, made once for a cache folder."""
-    cache = Cache(default_cache())
-    if (made := cache.get("test-boards", "arm64-1")) is not None:
+def _template(daemon: str) -> Path:
+    """The root of a board with that daemon before it has a user, made once for a cache folder."""
+    cache, key = Cache(default_cache()), f"arm64-{daemon}-1"
+    if (made := cache.get("test-boards", key)) is not None:
         return made
-    with cache.scratch() as work, cache.filling("test-boards", "arm64-1") as root:
+    with cache.scratch() as work, cache.filling("test-boards", key) as root:
         try:
-            fetch_packages(BOARD_PACKAGES, root, work)
+            fetch_packages(BOARD_PACKAGES[daemon], root, work)
         except ResourceLimit as error:
             skip_or_fail(f"no emulated board: {error}")
         shutil.rmtree(root / "usr/share")
-        for name in ("proc", "sys", "dev", "tmp", "run/sshd", "etc/dropbear", "root", "home", "bin", "usr/bin"):
+        for name in _FOLDERS:
             (root / name).mkdir(parents=True, exist_ok=True)
         _link_applets(root)
-        assert not list(root.glob("**/python*"))
-    return cache.root / "test-boards" / "arm64-1"
+        absent = {"dropbear": ("python*", "*openssl*", "libssl*"), "openssh": ("python*",)}[daemon]
+        assert not [path for name in absent for path in root.glob(f"**/{name}")]
+    return cache.root / "test-boards" / key
 
 
 def _link_applets(root: Path) -> None:
@@ -207,7 +209,7 @@ def _link_applets(root: Path) -> None:
             (root / "bin" / applet).symlink_to("busybox")
 
 
-def _configure(root: Path, public_key: str, core: str, *, sftp: bool) -> None:
+def _configure(root: Path, public_key: str, core: str) -> None:
     """Users, the way in, and the core: daemons clear the environment, so the login shell sets qemu's."""
     etc, home = root / "etc", root / "home" / USER
     shell = root / "bin/board-sh"
@@ -231,9 +233,6 @@ def _configure(root: Path, public_key: str, core: str, *, sftp: bool) -> None:
     for path in (home, *home.rglob("*")):
         os.chown(path, UID, UID)
     root.chmod(0o755)
-    if not sftp:  # dropbear finds it where Debian's OpenSSH leaves it
-        for path in (root / "usr/lib").glob("**/sftp-server"):
-            path.unlink()
 
 
 def _host_key(root: Path, daemon: str) -> str:

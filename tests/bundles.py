@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgekit.bundle.keys import Seal, SigningKey
 from edgekit.bundle.trust import Signer, public_line
 from edgekit.bundle.write import write_bundle
 from edgekit.core.manifest import Manifest, Requires
+from tests.conftest import SAMPLE
 
 
 def fixed_key(seed: int) -> SigningKey:
@@ -71,6 +73,14 @@ def other_bundle() -> bytes:
     return make_bundle(
         {path: data[:-1] + bytes([data[-1] ^ 1]) if data else data for path, data in stub_files().items()}
     )
+
+
+@functools.cache
+def real_bundles() -> tuple[bytes, bytes]:
+    """An engine's own library and a model, and the same names with zeros."""
+    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    files = {f"lib/{library.name}": library.read_bytes(), "model/model.onnx": (SAMPLE / "model.onnx").read_bytes()}
+    return make_bundle(files), make_bundle({name: bytes(len(data)) for name, data in files.items()})
 
 
 # ------------------------------------------------------------------------------------- bundles that no edgekit would make

@@ -36,7 +36,18 @@ Tree = Mapping[str, str | bytes]
 @functools.cache
 def built() -> dict[str, Path]:
     """The binaries by architecture, built if the sources changed."""
-    return dict(zip(ARCHITECTURES, build_all(static=False), strict=True))
+    return _by_architecture("ekrun", static=False)
+
+
+@functools.cache
+def libraries() -> dict[str, Path]:
+    """libekrun by architecture."""
+    return _by_architecture("libekrun", static=False)
+
+
+def _by_architecture(program: str, *, static: bool) -> dict[str, Path]:
+    made = {path.name.removesuffix(".so"): path for path in build_all(static=static)}
+    return {arch: made[f"{program}-{arch}"] for arch in ARCHITECTURES}
 
 
 @functools.cache
@@ -52,7 +63,7 @@ def facts_only() -> dict[str, Path]:
     """The static binaries with the verb `facts` only, by architecture: their first build compiles a C library, for minutes."""
     if not boards_are_asked_for():
         pytest.skip("the static programs are built with EDGEKIT_REQUIRE_BOARD=1")
-    return dict(zip(ARCHITECTURES, build_all()[len(ARCHITECTURES) :], strict=True))
+    return _by_architecture("ekrun-facts", static=True)
 
 
 def _library(package: str, pattern: str) -> str:

@@ -1,5 +1,7 @@
 """What a board answers is untrusted: anything but the protocol is one DeviceError, and ekrun's errors keep their meaning."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -12,11 +14,22 @@ from edgekit.errors import (
     OutOfMemory,
     ResourceLimit,
     TargetIncompatible,
+    UsageError,
     VerificationFailed,
 )
 from edgekit.measure import device_facts
 from edgekit.process import Completed
-from edgekit.runner.client import FactsReply, RanReply, ReadyReply, RunReply, Settings, failure, parse, parse_line
+from edgekit.runner.client import (
+    FactsReply,
+    RanReply,
+    ReadyReply,
+    RunReply,
+    Settings,
+    answered,
+    failure,
+    parse,
+    parse_line,
+)
 
 RAN = b'{"protocol":1,"event":"ran","latencies_ns":[1,2],"cpu_ns":5}'
 
@@ -51,6 +64,8 @@ GARBAGE = [
     b'{"protocol":1,"event":"ran","latencies_ns":[1.5]}',
     b'{"protocol":1,"error":"oh"}',
     b"[" * 100_000,
+    b'{"protocol":1,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    b'{"protocol":1,"error":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
 ]
 
 
@@ -82,6 +97,22 @@ def test_errors_keep_their_meaning(code: str, error: type[EdgekitError]) -> None
     assert str(found) == "ort-int8: why not"
     with pytest.raises(error):
         parse_line(line, RanReply, "ort-int8")
+
+
+def test_wrong_usage_is_whose_words_they_were() -> None:
+    line = b'{"protocol":1,"error":{"code":"usage","message":"no such option"}}\n'
+    for code in (0, 2):
+        with pytest.raises(UsageError):
+            parse(ended(line, code), RanReply, "x", UsageError)
+        with pytest.raises(InternalError):
+            parse(ended(line, code), RanReply, "x")
+
+
+def test_what_counts_as_an_answer() -> None:
+    error = b'{"protocol":1,"error":{"code":"io","message":"m"}}\n'
+    assert answered(ended(RAN)) and answered(ended(b"chatter\n" + error, 7))
+    for silent in (ended(b"", -15), ended(b"chatter\n", 9), replace(ended(RAN), timed_out=True)):
+        assert not answered(silent)
 
 
 def test_a_runner_whose_link_was_closed_is_a_device_error() -> None:
@@ -139,7 +170,18 @@ def test_an_older_runners_facts_are_a_sheet_too() -> None:
     assert (sheet.clusters, sheet.thermal, sheet.governors) == ((), (), {})
 
 
-@pytest.mark.parametrize("wrong", [{"disk": {"path": 1}}, {"clusters": [{"cpus": ["0"]}]}, {"soc": None}])
+NO_VERSIONS = ("", "abc", "2.", ".2", "2..3", "2.٣٥", "2.³", "1e5", "2.28\n", "2." + "9" * 5000, "-1", "+2.3")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"disk": {"path": 1}},
+        {"clusters": [{"cpus": ["0"]}]},
+        {"soc": None},
+        *({key: version} for key in ("glibc", "libstdcxx") for version in NO_VERSIONS),
+    ],
+)
 def test_facts_of_a_wrong_type_are_a_device_error(wrong: dict[str, object]) -> None:
     with pytest.raises(DeviceError):
         parse_line(msgspec.json.encode(FACTS_1 | wrong), FactsReply, "x")

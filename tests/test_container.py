@@ -4,7 +4,6 @@ Everything spoiled is refused with nothing left behind; each class of spoiling h
 when the check that refuses them is switched off.
 """
 
-import functools
 import hashlib
 import io
 import os
@@ -17,7 +16,6 @@ import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import onnxruntime
 import pytest
 import zstandard
 
@@ -42,10 +40,11 @@ from tests.bundles import (
     other_bundle,
     pieces,
     raw_header,
+    real_bundles,
     stub_bundle,
     stub_files,
 )
-from tests.conftest import ROOT, SAMPLE, thorough
+from tests.conftest import ROOT, thorough
 from tests.tamper import TAMPERED, acceptable, tampered
 
 ADMIT = admitting(parse_trust(TRUST, "trust"))
@@ -200,14 +199,6 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, kind: str) -> None:
     spoiled.write_bytes(stub_bundle())
     unpack_bundle(spoiled, place / "out", ADMIT)  # the control: the place itself is fine
     assert snapshot(tmp_path) != before
-
-
-@functools.cache
-def real_bundles() -> tuple[bytes, bytes]:
-    """An engine's own library and a model, and the same names with zeros."""
-    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
-    files = {f"lib/{library.name}": library.read_bytes(), "model/model.onnx": (SAMPLE / "model.onnx").read_bytes()}
-    return make_bundle(files), make_bundle({name: bytes(len(data)) for name, data in files.items()})
 
 
 @thorough

@@ -91,6 +91,23 @@ def test_the_same_names_with_other_contents_are_another_folder(device: Device, t
         assert (tmp_path / "back").read_text() == text
 
 
+def test_what_is_lent_goes_with_its_context(device: Device, tmp_path: Path) -> None:
+    files = {}
+    for index, name in enumerate(HOSTILE):
+        files[name] = tmp_path / f"{index}.lent"
+        files[name].write_bytes(bytes([index]) * (index * 7_000 + 1))
+    with pytest.raises(ZeroDivisionError), device.lent(files) as folder:
+        for name, path in files.items():
+            device.get(f"{folder}/{name}", tmp_path / "back")
+            assert (tmp_path / "back").read_bytes() == path.read_bytes()
+        raise ZeroDivisionError
+    with pytest.raises((EdgekitError, FileNotFoundError)):
+        device.get(f"{folder}/plain", tmp_path / "gone")
+    assert not (tmp_path / "gone").exists()
+    assert all(path.exists() for path in files.values())
+    assert not list(tmp_path.rglob("pwned"))
+
+
 def test_a_model_runs_there_as_here(device: Device, bench: list[str], tmp_path: Path) -> None:
     with device.scratch() as out:
         done = device.run(["run", *bench, "--out", out], deadline_s=120)

@@ -13,7 +13,7 @@ import edgekit.runner
 from edgekit.errors import InternalError
 from edgekit.runner import ekrun_facts_path, ekrun_path
 from edgekit.runner.build import SOURCES, build_all
-from tests.ekrun_tools import built, ekrun, facts_only
+from tests.ekrun_tools import built, ekrun, facts_only, libraries
 from tests.sshd import boards_are_asked_for
 
 
@@ -24,8 +24,10 @@ def test_a_build_elsewhere_gives_the_same_bytes(tmp_path: Path) -> None:
     build = [sys.executable, str(tmp_path / "runner/build.py"), *([] if every else ["--no-static"])]
     subprocess.run(build, check=True, capture_output=True)
     names = ["ekrun-aarch64", *(["ekrun-facts-aarch64", "ekrun-facts-x86_64"] if every else []), "ekrun-x86_64"]
-    first = sorted([*built().values(), *(facts_only().values() if every else [])])
-    second = sorted((tmp_path / "runner/bin").glob("ekrun-*"))
+    names += ["libekrun-aarch64.so", "libekrun-x86_64.so"]
+    first = sorted([*built().values(), *libraries().values(), *(facts_only().values() if every else [])])
+    made = tmp_path / "runner/bin"
+    second = sorted([*made.glob("ekrun-*"), *made.glob("libekrun-*")])
     assert [path.name for path in first] == [path.name for path in second] == names
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name

@@ -21,7 +21,7 @@ from edgekit.errors import InputRejected, VerificationFailed
 from edgekit.runner.build import SOURCES
 from tests.board import board_argv, require_board
 from tests.bundle_desk import ADMIT, BAD_INPUT, FOLDER_TAMPERED, MEMORY, MIB, REFUSED, USAGE, Desk, tree
-from tests.bundles import KEY, OTHER_KEY, TRUST, draft, make_bundle, stub_bundle, stub_files
+from tests.bundles import KEY, OTHER_KEY, TRUST, draft, make_bundle, real_bundles, stub_bundle, stub_files
 from tests.conftest import thorough
 from tests.ekrun_tools import built, ekrun
 from tests.tamper import TAMPERED, TEXT, Case, acceptable, tampered
@@ -153,6 +153,18 @@ def test_tampered_bundles_are_refused_by_both_readers(desk: Desk) -> None:
 def test_every_tampered_bundle_is_refused_by_both_readers(desk: Desk, kind: str) -> None:
     for case in tampered(stub_bundle(), other_bundle(), None, [kind]):
         check_refused(desk, case)
+
+
+@thorough
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("kind", TAMPERED)
+def test_everything_spoiled_is_refused_in_a_real_bundle_too(desk: Desk, kind: str) -> None:
+    """Some samples of each class that grows with the bundle; EDGEKIT_TAMPER_SAMPLE asks for more."""
+    real, other = real_bundles()
+    for case in tampered(real, other, int(os.environ.get("EDGEKIT_TAMPER_SAMPLE", "5")), [kind]):
+        answer = desk.unpack(case.data)
+        assert (answer.code, desk.left()) == (REFUSED, []), (case.kind, case.name, answer.stderr)
+    assert desk.unpack(real).code == 0
 
 
 @pytest.mark.parametrize("count", [150, pytest.param(2000, marks=[thorough, pytest.mark.timeout(900)])])

@@ -45,6 +45,9 @@ def test_help_loads_click_and_nothing_else() -> None:
         "keys",
         "sign",
         "verify",
+        "deploy",
+        "rollback",
+        "status",
     ],
 )
 def test_help_of_a_command_is_light_too(command: str) -> None:

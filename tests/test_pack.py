@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from edgekit.bundle import frames
 from edgekit.bundle.golden import expect, take
@@ -34,7 +36,7 @@ from edgekit.errors import InputRejected, TargetIncompatible, UsageError, Verifi
 from edgekit.flow.cargo import Wishes, find_cargo
 from edgekit.flow.pack import Label, bundle, stage
 from edgekit.flow.workshop import Workshop
-from edgekit.runner import ekrun_path
+from edgekit.runner import BUNDLED, ekrun_path, libekrun_path
 from edgekit.sandbox import decode, encode
 from edgekit.store import Cache, sha256_file
 from tests.board import default_cache, emulated, require_board
@@ -148,7 +150,8 @@ def test_the_bundle_of_a_run_for_the_raspberry_pi_5(pi: Path, run: Path, tmp_pat
     golden = {"golden/0.npy", "golden/expected-0.npy"}
     papers = {"deployment.json", "contract.json", "figures.json", "provenance.json", "sbom.cdx.json"}
     licences = {path for path in (file.path for file in manifest.files) if path.startswith("licences/")}
-    assert {file.path for file in manifest.files} == engine | chosen | golden | papers | licences | {"bin/ekrun"}
+    own = {"bin/ekrun", "lib/libekrun.so", *BUNDLED}
+    assert {file.path for file in manifest.files} == engine | chosen | golden | papers | licences | own
     assert {"licences/onnxruntime/LICENSE", "licences/onnxruntime/ThirdPartyNotices.txt"} < licences
     assert {"licences/edgekit/LICENSE", "licences/edgekit/zig.txt", "licences/data/LICENSE"} < licences
     assert {file.path for file in manifest.files if file.mode == 0o755} == {"bin/ekrun"}
@@ -157,6 +160,10 @@ def test_the_bundle_of_a_run_for_the_raspberry_pi_5(pi: Path, run: Path, tmp_pat
     assert manifest.requires.libstdcxx == "3.4.23"
     assert "asimddp" in manifest.requires.isa
     assert (tmp_path / "here/bin/ekrun").read_bytes() == ekrun_path("aarch64").read_bytes()
+    assert (tmp_path / "here/lib/libekrun.so").read_bytes() == libekrun_path("aarch64").read_bytes()
+    bom = json.loads((tmp_path / "here/sbom.cdx.json").read_text())
+    (runner,) = (part for part in bom["components"] if part["name"] == "ekrun")
+    assert {file["name"] for file in runner["components"]} == own
     d = deployed(tmp_path / "here")
     named = {d.library, d.model, *d.golden.inputs.values(), *(output.file for output in d.golden.outputs)}
     assert named < paths(tmp_path / "here")
@@ -305,6 +312,20 @@ def test_a_bom_is_the_same_for_the_same_parts_and_another_for_others() -> None:
     assert other["serialNumber"] != told["serialNumber"]
 
 
+def test_a_bom_is_one_by_the_schema(laid_out: Path) -> None:
+    """CycloneDX's own, strictly: no unknown keys, known licence identifiers, well-formed references."""
+    schema = JsonStrictValidator(SchemaVersion.V1_6)
+    text = (laid_out / "sbom.cdx.json").read_text()
+    assert schema.validate_str(text) is None
+    told = json.loads(text)
+    for spoiled in (
+        told | {"serialNumber": "1"},
+        told | {"maker": "edgekit"},
+        told | {"components": [{**told["components"][0], "type": "thing"}]},
+    ):
+        assert schema.validate_str(json.dumps(spoiled)) is not None
+
+
 # ----------------------------------------------------------------------------------------------------------- what they say
 
 
@@ -353,7 +374,8 @@ def test_the_bom_and_the_provenance_cover_the_files(laid_out: Path, run: Path) -
         for part in json.loads((laid_out / "sbom.cdx.json").read_text())["components"]
         for file in part["components"]
     }
-    made = {path for path in paths(laid_out) if path.split("/")[0] in ("bin", "lib", "model", "golden")}
+    told_of = ("bin", "lib", "model", "golden", "include", "python", "examples")
+    made = {path for path in paths(laid_out) if path.split("/")[0] in told_of}
     assert listed == {path: sha256_file(laid_out / path) for path in made}
     told = json.loads((laid_out / "provenance.json").read_text())
     assert told["model"] == {"name": "model.onnx", "sha256": known.model_sha256}
@@ -361,7 +383,8 @@ def test_the_bom_and_the_provenance_cover_the_files(laid_out: Path, run: Path) -
     assert told["artifact"]["files"][0]["sha256"] == sha256_file(laid_out / deployed(laid_out).model)
     assert told["target"]["name"] == PI
     assert told["bundle"]["ekrun_sha256"] == sha256_file(ekrun_path("aarch64"))
-    assert told["engine"]["files"] == {p.name: sha256_file(p) for p in (laid_out / "lib").iterdir()}
+    engine = {p.name: sha256_file(p) for p in (laid_out / "lib").iterdir() if p.name != "libekrun.so"}
+    assert told["engine"]["files"] == engine
 
 
 def test_the_contract_is_the_datas(laid_out: Path) -> None:
@@ -596,6 +619,7 @@ def test_the_bundle_of_openvino_holds_its_closure_and_runs(edgekit: Cli, cache: 
     if d.engine != "openvino":
         pytest.skip(f"{d.engine} was chosen")
     assert {re.sub(r"\d+$", "", p.name.partition(".so")[0]) for p in (folder / "lib").iterdir()} == {
+        "libekrun",
         "libopenvino",
         "libopenvino_c",
         "libopenvino_intel_cpu_plugin",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.runner import BUNDLED
 from tests.conftest import ROOT
 from tests.sshd import boards_are_asked_for
 
@@ -78,6 +79,7 @@ def test_the_wheel_carries_the_runner_the_targets_and_the_sample(wheel: Path) ->
         modes = {info.filename: info.external_attr >> 16 for info in archive.infolist()}
         kinds = ("ekrun", "ekrun-facts") if boards_are_asked_for() else ("ekrun",)
         programs = [(f"{name}-{arch}", e_machine) for name in kinds for arch, e_machine in MACHINES]
+        programs += [(f"libekrun-{arch}.so", e_machine) for arch, e_machine in MACHINES]
         for program, machine in programs:
             name = f"edgekit/runner/bin/{program}"
             assert modes[name] & 0o777 == 0o755
@@ -87,6 +89,7 @@ def test_the_wheel_carries_the_runner_the_targets_and_the_sample(wheel: Path) ->
     for path in (*ROOT.glob("targets/*.toml"), *(p for p in (ROOT / "calibration_data").rglob("*") if p.is_file())):
         assert f"edgekit/_data/{path.relative_to(ROOT)}" in modes
     assert "edgekit/runner/PROTOCOL.md" in modes
+    assert {f"edgekit/runner/library/{path}" for path in BUNDLED} < set(modes)
     assert "edgekit/engines/pins.toml" in modes
     assert all(f"edgekit/bundle/texts/{path.name}" in modes for path in (ROOT / "edgekit/bundle/texts").iterdir())
     assert not any(name.endswith((".stamp", ".lock")) for name in modes)
@@ -99,6 +102,7 @@ def test_the_sdist_carries_what_a_build_and_its_tests_need(sdist: Path) -> None:
         "hatch_build.py",
         "edgekit/runner/src/main.c",
         "edgekit/runner/src/bundle.zig",
+        "edgekit/runner/library/libekrun.map",
         "targets/cpu-arm.toml",
         "tests/conftest.py",
         "docs/targets.md",

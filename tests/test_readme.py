@@ -56,7 +56,7 @@ def test_every_command_and_option_exists(line: str) -> None:
             assert word.split("=")[0] in known, line
 
 
-NEEDS_MORE = ("model.onnx", "fetch", "demo", "edgekit-runs", "device", "model.ekb")
+NEEDS_MORE = ("model.onnx", "fetch", "demo", "edgekit-runs", "device", "model.ekb", "status", "rollback")
 RUNNABLE = [line for line in commands() if not any(word in line for word in NEEDS_MORE)]
 
 
@@ -96,6 +96,13 @@ def test_a_bundle_is_made_signed_and_unpacked_as_it_says(tmp_path: Path, cache: 
         argv = [str(ekrun_path(platform.machine())), *words[1:]]
         done = subprocess.run(argv, cwd=tmp_path, capture_output=True, timeout=60, check=False)
         assert done.returncode == 0, (line, done.stderr.decode())
+    block = next(block for block in code_blocks("console") if "edgekit deploy" in block)
+    lines = [shlex.split(line, comments=True)[2:] for line in block.splitlines() if "rollback" not in line]
+    assert [words[0] for words in lines] == ["deploy", "status", "profile"]
+    here = {"pi": "local", "~/.config/edgekit/trust": "trust"}
+    for words in lines:
+        root = ["--root", str(tmp_path / "device")] if words[0] != "profile" else []
+        edgekit(["--cache", str(cache), *(here.get(word, word) for word in words), *root], tmp_path)
 
 
 def test_its_data_toml_is_read_as_it_says(tmp_path: Path) -> None:

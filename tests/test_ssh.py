@@ -4,11 +4,12 @@ import contextlib
 import getpass
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -21,8 +22,8 @@ from edgekit.devices import board
 from edgekit.devices.feed import LEAST_LEAD_BYTES, MOST_LEAD_BYTES, Window
 from edgekit.devices.openssh import Cut, explain
 from edgekit.devices.ssh import SshDevice
-from edgekit.errors import Busy, DeviceError, InternalError
-from edgekit.process import child_environment
+from edgekit.errors import Busy, DeviceError, DiskFull, InternalError
+from edgekit.process import Interrupted, child_environment
 from edgekit.store import sha256_file
 from tests.proxy import Proxy
 from tests.sshd import KINDS, Server, serving
@@ -39,6 +40,11 @@ def device(server: Server) -> Iterator[SshDevice]:
     with closing(SshDevice(server.url(), ssh_config=server.client.config)) as device:
         yield device
         device.clean()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekit.devices.feed.LONGEST_PAUSE_S", 0.1)
 
 
 def opened(server: Server, port: int = 0, folder: str = "") -> SshDevice:
@@ -142,7 +148,7 @@ def test_an_upload_is_taken_up_by_the_next_edgekit(
     assert (tmp_path / "back").read_bytes() == file.read_bytes()
 
 
-def cut_upload(proxy: Proxy, device: SshDevice, file: Path, after: int) -> None:
+def cut_upload(proxy: Proxy, device: SshDevice, file: Path, after: int, *, lend: bool = False) -> None:
     """Cut an upload when so many bytes have passed, and let nobody connect again."""
     start = proxy.up
 
@@ -154,6 +160,8 @@ def cut_upload(proxy: Proxy, device: SshDevice, file: Path, after: int) -> None:
     thread = threading.Thread(target=cut)
     thread.start()
     try:
+        if lend:
+            device.lent({"file": file}).__enter__()
         device.put({"file": file})
     finally:
         thread.join()
@@ -194,6 +202,203 @@ def test_a_name_that_another_edgekit_links_meanwhile_is_there(server: Server, tm
         done = device._script(meanwhile, [key, sha256_file(file), "g"], deadline_s=20)
         assert done.returncode == 0, done.stderr
         assert sorted(p.name for p in (server.edgekit / "sets" / key).iterdir()) == ["f", "g"]
+
+
+# ---------------------------------------------------------------------------------------------------- lent for a while
+
+
+def stored(server: Server) -> set[str]:
+    return {path.name for path in server.edgekit.glob("store/*")}
+
+
+def test_what_is_lent_leaves_the_store_and_other_uploads_stay(server: Server, tmp_path: Path) -> None:
+    both, mine = noise(tmp_path / "both", 50_000), noise(tmp_path / "mine", 60_000, seed=1)
+    with closing(opened(server)) as device:
+        there = device.put({"kept": both})
+        before = stored(server)
+        with device.lent({"a": both, "b": mine}) as folder:
+            assert stored(server) == before | {sha256_file(mine)}
+            device.get(f"{folder}/b", tmp_path / "back")
+            assert (tmp_path / "back").read_bytes() == mine.read_bytes()
+        assert stored(server) == before
+        device.get(f"{there}/kept", tmp_path / "back")
+        with device.lent({"b": mine}):  # and it is known here, too, that it is gone
+            pass
+        device.clean()
+
+
+def test_two_that_are_lent_the_same_do_not_take_it_from_each_other(server: Server, tmp_path: Path) -> None:
+    file = noise(tmp_path / "file", 100_000)
+    with closing(opened(server)) as one, closing(opened(server)) as two:
+        with one.lent({"x": file}) as folder:
+            with two.lent({"x": file}):
+                pass
+            assert sha256_file(file) in stored(server)
+            one.get(f"{folder}/x", tmp_path / "back")
+        assert sha256_file(file) not in stored(server)
+    with closing(opened(server)) as last:
+        last.clean()
+
+
+def test_what_another_took_away_meanwhile_is_sent_again(server: Server, tmp_path: Path) -> None:
+    """Between the look into the store and the links, as the end of another one's loan may fall."""
+    file = noise(tmp_path / "file", 1000)
+    place = server.edgekit / "store" / sha256_file(file)
+    with closing(opened(server)) as device:
+        device.put({"a": file})
+        place.unlink()
+        assert sha256_file(file) in device._stored
+        device.get(f"{device.put({'another': file})}/another", tmp_path / "back")
+        place.unlink()
+        assert sha256_file(file) in device._stored
+        with device.lent({"b": file}) as folder:
+            device.get(f"{folder}/b", tmp_path / "back")
+        device.clean()
+
+
+def test_a_loan_that_is_cut_goes_on_and_leaves_nothing(server: Server, tmp_path: Path, quick: None) -> None:
+    file = noise(tmp_path / "file", 8_000_000)
+    with Proxy(server.port) as proxy:
+        with closing(opened(server, proxy.port)) as first:
+            with pytest.raises(DeviceError):
+                cut_upload(proxy, first, file, 4_000_000, lend=True)
+        proxy.cut_all()
+        until(lambda: not server.running("cat"), "the old writer lives")
+        assert list((server.edgekit / "parts").iterdir())
+        sent = proxy.up
+        with closing(opened(server, proxy.port)) as second, second.lent({"file": file}) as folder:
+            assert proxy.up - sent < 8_000_000 - 1_000_000 + 200_000
+            second.get(f"{folder}/file", tmp_path / "back")
+        assert (tmp_path / "back").read_bytes() == file.read_bytes()
+    assert sha256_file(file) not in stored(server)
+    assert not list(server.edgekit.glob("parts/*"))
+
+
+class Sending:
+    """Uploads of a device, of which the second ends in its own way."""
+
+    def __init__(self, device: SshDevice, monkeypatch: pytest.MonkeyPatch, second: Callable[[], None]) -> None:
+        self.offsets: list[tuple[str, int]] = []
+        whole = device._send
+
+        def send(digest: str, path: Path, offset: int) -> None:
+            self.offsets.append((digest, offset))
+            if len(self.offsets) == 2:
+                second()
+            whole(digest, path, offset)
+
+        monkeypatch.setattr(device, "_send", send)
+
+
+def two(tmp_path: Path) -> dict[str, Path]:
+    return {"a": noise(tmp_path / "a", 50_000), "b": noise(tmp_path / "b", 60_000, seed=1)}
+
+
+def test_an_interrupt_between_two_uploads_leaves_neither(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        assert len(stored(server)) == 2
+        raise KeyboardInterrupt
+
+    with closing(opened(server)) as device:
+        before = stored(server)
+        Sending(device, monkeypatch, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            device.lent(two(tmp_path)).__enter__()
+        assert stored(server) == before
+        assert len(before) == 1  # ekrun
+
+
+def test_a_cut_between_two_uploads_leaves_the_first_on_its_way(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no file of the store any more, but the next one has it."""
+    files = two(tmp_path)
+    first = sha256_file(files["a"])
+
+    with closing(opened(server)) as one:
+
+        def die() -> None:
+            one._link.drop()  # as when this edgekit is killed
+            raise DeviceError("the link is gone")
+
+        Sending(one, monkeypatch, die)
+        with pytest.raises(DeviceError, match="gone"):
+            one.lent(files).__enter__()
+        until(lambda: first not in stored(server), "it lies in the store for good")
+    with closing(opened(server)) as last:
+        assert last.lacking([files["a"]]) == 0
+        with last.lent(files) as folder:
+            last.get(f"{folder}/a", tmp_path / "back")
+        assert (tmp_path / "back").read_bytes() == files["a"].read_bytes()
+        assert len(stored(server)) == 1
+        last.clean()
+
+
+def test_a_cut_between_two_uploads_sends_the_first_once(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    files = two(tmp_path)
+    with Proxy(server.port) as proxy, closing(opened(server, port=proxy.port)) as device:
+        sending = Sending(device, monkeypatch, proxy.cut_all)
+        with device.lent(files) as folder:
+            device.get(f"{folder}/a", tmp_path / "back")
+        again = dict(sending.offsets[2:])
+        assert again.get(sha256_file(files["a"]), 50_000) == 50_000
+        assert len(stored(server)) == 1
+        device.clean()
+
+
+def test_the_first_error_is_the_one_to_hear_of(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise DiskFull("the board's disk is full")
+
+    with closing(opened(server)) as device:
+        with pytest.raises(ZeroDivisionError), monkeypatch.context() as patched, device.lent(two(tmp_path)):
+            patched.setattr(device, "_checked", full)
+            raise ZeroDivisionError
+        device.clean()
+
+
+SLOW_TO_END = """#!/bin/sh
+[ "$1" = facts ] && exit 0
+trap 'sleep 3; echo asked > "$1"; echo answer; exit 0' TERM
+echo began > "$1"
+i=0
+while [ $i -lt 300 ]; do sleep 0.1; i=$((i+1)); done
+"""
+
+
+@pytest.mark.parametrize("grace_s", [10, 0])
+def test_an_interrupt_is_told_to_the_program_and_waited_for(server: Server, tmp_path: Path, grace_s: int) -> None:
+    program = tmp_path / "program"
+    program.write_text(SLOW_TO_END)
+    program.chmod(0o755)
+    said = server.home / "said"
+    said.unlink(missing_ok=True)
+    url, config = server.url(), server.client.config
+
+    def interrupt() -> None:
+        until(said.exists, "did not begin")
+        os.kill(os.getpid(), signal.SIGINT)
+        if grace_s:  # again, while the program puts things right
+            time.sleep(1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with closing(SshDevice(url, ssh_config=config, program=lambda _: program)) as device:
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            device.run([f"{server.there}/said"], deadline_s=60, grace_s=grace_s)
+        thread.join()
+        assert said.read_text() == ("asked\n" if grace_s else "began\n")
+        if grace_s:
+            assert isinstance(caught.value, Interrupted) and caught.value.done is not None
+            assert caught.value.done.stdout == b"answer\n"
+        assert not server.running("said")
+        device.clean()
+    said.unlink()
 
 
 def test_a_killed_edgekit_leaves_no_process_and_no_scratch(server: Server) -> None:

@@ -17,6 +17,7 @@ from typing import BinaryIO, Final, Protocol
 
 from edgekit.bundle.frames import CHUNK, expand
 from edgekit.bundle.layout import BLOCK, END, header, stated_size
+from edgekit.bundle.likeness import unlike_bundle
 from edgekit.bundle.trust import Signer
 from edgekit.core.manifest import (
     MANIFEST_FILE,
@@ -37,6 +38,7 @@ Admit = Callable[[bytes, bytes], Signer | None]  # text and line -> who signed; 
 Write = Callable[[bytes], object]
 Place = Callable[[BundleFile], contextlib.AbstractContextManager[Write]]
 
+_MAKE = "`edgekit bundle` makes bundles, files NAME.ekb"
 _DAMAGED = "the bundle was damaged or changed on its way: get it again from who made it"
 
 
@@ -183,6 +185,8 @@ def bundle_errors(bundle: Path) -> Iterator[None]:
     try:
         yield
     except VerificationFailed as error:
+        if kind := unlike_bundle(bundle):
+            raise VerificationFailed(f"is no bundle but {kind}", where=str(bundle), next_step=_MAKE) from error
         where = f"{bundle}: {error.where}" if error.where else str(bundle)
         raise VerificationFailed(error.what, where=where, next_step=error.next_step or _DAMAGED) from error
 

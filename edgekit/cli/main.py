@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from edgekit import __version__
-from edgekit.cli.bundle import COMMANDS
+from edgekit.cli.bundle import COMMANDS as SIGNING
 from edgekit.cli.compare import compare
 from edgekit.cli.data import data
+from edgekit.cli.deploy import COMMANDS as DEPLOYING
 from edgekit.cli.device import device
 from edgekit.cli.explain import explain
 from edgekit.cli.look import engines, inspect, targets
@@ -48,18 +49,25 @@ def cli(context: click.Context, verbose: bool, cache: str | None, ssh_config: st
     context.obj = {"verbose": verbose, "cache": cache, "ssh_config": ssh_config}
 
 
-for command in (demo, optimize, explain, profile, compare, bundle, *COMMANDS, inspect, targets, engines, data, device):
+COMMANDS = (
+    *(demo, optimize, explain, profile, compare),
+    *(bundle, *SIGNING, *DEPLOYING),
+    *(inspect, targets, engines, data, device),
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:
-    """SIGTERM unwinds as Ctrl-C does, so that children die and drafts go."""
+    """SIGTERM, and SIGHUP of a terminal that was closed, unwind as Ctrl-C does, so that children die and drafts go."""
     raise KeyboardInterrupt
 
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
     signal.signal(signal.SIGTERM, _terminated)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, _terminated)
     sys.exit(run_cli(sys.argv[1:]))
 
 
@@ -70,10 +78,10 @@ def run_cli(arguments: list[str]) -> int:
         result: Any = cli.main(arguments, prog_name="edgekit", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
-    except click.exceptions.Abort:
-        return _interrupted()
-    except KeyboardInterrupt:
-        return _interrupted()
+    except click.exceptions.Abort as error:
+        return _interrupted(error.__cause__)
+    except KeyboardInterrupt as error:
+        return _interrupted(error)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
@@ -92,6 +100,8 @@ def run_cli(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last boundary: no traceback for users, a documented code
         if verbose:
             traceback.print_exc()
+        if isinstance(error, OSError) and _unwinding(error):
+            return INTERRUPTED_EXIT_CODE  # the terminal is gone, and with it whom to tell
         text = printable(" ".join(f"{type(error).__name__}: {error}".split()))
         click.echo(f"edgekit: internal error: {text}; run with -v and report it", err=True)
         return 1
@@ -102,6 +112,16 @@ def _see_help(error: click.ClickException) -> str:
     return f"; see {context.command_path} --help" if context is not None else ""
 
 
-def _interrupted() -> int:
-    click.echo("edgekit: interrupted; nothing half-written was left", err=True)
+def _unwinding(error: BaseException | None) -> bool:
+    """Whether an error came of what was done about an interrupt."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
+def _interrupted(error: BaseException | None) -> int:
+    """Said in the interrupt's own words, where it has any."""
+    words = str(error or "") or "nothing half-written was left"
+    with contextlib.suppress(OSError):  # a terminal that was closed
+        click.echo(f"edgekit: interrupted; {printable(words)}", err=True)
     return INTERRUPTED_EXIT_CODE

@@ -139,7 +139,7 @@ def _data(given: str | None) -> Path | None:
 
 
 def is_bundle(path: str) -> bool:
-    """Whether `edgekit inspect` was given a bundle, by its name."""
+    """Whether `edgekit inspect` or `profile` was given a bundle, by its name."""
     return path.endswith(SUFFIX)
 
 

@@ -1,10 +1,11 @@
-"""`edgekit profile`: measure a model or a run's artifact where it will run."""
+"""`edgekit profile`: measure a model, a run's artifact or a bundle where it will run."""
 
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
+from edgekit.cli.bundle import trust_file, unsigned_option
 from edgekit.cli.common import (
     cache_root,
     device_option,
@@ -22,7 +23,7 @@ SUSTAIN_AT_LEAST_S = 120.0
 
 
 @click.command()
-@click.argument("subject", metavar="MODEL|RUN", type=click.Path())
+@click.argument("subject", metavar="MODEL|RUN|NAME.ekb", type=click.Path())
 @device_option
 @click.option(
     "-d", "--data", type=click.Path(), help="Samples to run; random inputs without. Answers there are compared."
@@ -46,7 +47,7 @@ SUSTAIN_AT_LEAST_S = 120.0
 @click.option("--samples-per-query", type=click.IntRange(min=1), help="Of the multi-stream scenario.  [default: 8]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the server's arrivals.")
 @click.option("--memory-limit", metavar="128MiB", help="Run under this cap, and say whether it holds.")
-@click.option("--recipe", default="ort-fp32", show_default=True, help="How a MODEL is built; a run has its own.")
+@click.option("--recipe", default="ort-fp32", show_default=True, help="How a MODEL is built; others have their own.")
 @click.option(
     "--layers/--no-layers", default=True, show_default=True, help="The time of each layer, in a pass of its own."
 )
@@ -57,10 +58,15 @@ SUSTAIN_AT_LEAST_S = 120.0
 @preflight_option
 @sysroot_option
 @click.option("--offline", is_flag=True, help="Fetch no engine library.")
+@unsigned_option
 @json_option
 @click.pass_context
 def profile(context: click.Context, /, subject: str, device: str, as_json: bool, **given: Any) -> int:
-    """Measure a MODEL, or the artifact a RUN chose, under a scenario: load, latency, throughput, memory, layers, trust."""
+    """Measure a MODEL, or the artifact a RUN chose, under a scenario: load, latency, throughput, memory, layers, trust.
+
+    A bundle, NAME.ekb, is measured as it ships: its own engine library, threads and options, on its golden samples unless --data
+    gives others; its answers are compared with the ones it expects.
+    """
     from edgekit.core.shapes import parse_shape
     from edgekit.errors import Untrustworthy
     from edgekit.flow.materials import Options
@@ -69,6 +75,7 @@ def profile(context: click.Context, /, subject: str, device: str, as_json: bool,
 
     scenario, wish, require = _scenario(given), _wish(given), given.pop("require_trusted")
     data, out, offline = given.pop("data"), given.pop("out"), given["offline"]
+    allow_unsigned = given.pop("allow_unsigned")
     there = reach(context, given.pop("sysroot"), offline)
     options = Options(shapes=dict(map(parse_shape, given.pop("shapes"))), threads=given.pop("threads") or 0, **given)
     folder = Path(out) if out else default_profile_folder(Path(subject), device, scenario)
@@ -82,6 +89,8 @@ def profile(context: click.Context, /, subject: str, device: str, as_json: bool,
             scenario=scenario,
             wish=wish,
             options=options,
+            trust=trust_file(None),
+            allow_unsigned=allow_unsigned,
             cache=cache_root(context),
             progress=progress,
         )

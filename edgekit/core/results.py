@@ -75,6 +75,10 @@ class Prediction:
     rule: str
 
 
+# The split of a proof that holds a bundle's answers against those it expects itself.
+GOLDEN = "golden"
+
+
 @dataclass(frozen=True)
 class Proof:
     """The chosen artifact run on a device: how its answers agree with this host's on the same samples of `split`.

@@ -32,10 +32,14 @@ class Device(Protocol):
     def most_talks(self) -> int:
         """How many live ekruns it holds at a time."""
 
-    def run(self, arguments: Sequence[str], *, deadline_s: float, max_rss_bytes: int = 0) -> Completed:
+    def run(
+        self, arguments: Sequence[str], *, deadline_s: float, max_rss_bytes: int = 0, grace_s: int = 0
+    ) -> Completed:
         """Run ekrun to its end; killed at the deadline, and where the device can watch it, beyond `max_rss_bytes` (0: any).
 
-        A death by signal is a negative `returncode`, as in `subprocess`. Raises DeviceError when the link fails.
+        On an interrupt here ekrun is told to end (SIGTERM), and has `grace_s` to put things right before it is killed: raises
+        Interrupted, with what it answered. A death by signal is a negative `returncode`, as in `subprocess`. Raises DeviceError
+        when the link fails.
         """
 
     def talk(self, arguments: Sequence[str]) -> Conversation:
@@ -45,6 +49,13 @@ class Device(Protocol):
         """The device's folder that holds `files` by their names there (plain names, no folders), sent as far as it lacks them.
 
         Verified by digest. Raises DeviceError when the link fails, DiskFull when the device has no room.
+        """
+
+    def lent(self, files: Mapping[str, Path]) -> AbstractContextManager[str]:
+        """A folder that holds `files` as `put` would, for as long as the context lasts; nothing of them stays on the device.
+
+        What other uploads have in common with it stays. An upload that was cut for good is kept, for whoever sends the same
+        files. Raises as `put` does.
         """
 
     def lacking(self, files: Iterable[Path]) -> int:

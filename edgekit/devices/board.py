@@ -3,7 +3,8 @@
     store/SHA256           a file by its digest, complete
     sets/DIGEST/NAME       hard links to them (copies where links fail) by the names they go by
     parts/SHA256.OWNER     what has arrived so far of a file on its way
-    jobs/OWNER/            a connection's own folder: `pids/` of its processes, and its scratch folders
+    jobs/OWNER/            a connection's own folder: `pids/` of its processes, its scratch folders, and the digests of what it
+                           is lent (`lent`), or has asked for (`claimed`)
 
 - needed there: sh, cat, chmod, cp, df, kill, ln, ls, mkdir, mv, readlink, rm, rmdir, sha256sum, sleep, uname;
 - an owner is a connection. Every process of its has jobs/OWNER as working directory, which is how a process is told from
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 GONE = 125  # this connection's folder is not there any more
 CANNOT_EXECUTE, NOT_FOUND = 126, 127  # sh's own
 
-# size FILE: by `ls`, since some `wc -c` read the file.
+# size FILE, links FILE: by `ls`, since some `wc -c` read the file. drop SHA256: a file of the store that nothing else has goes.
 _START = """
 LC_ALL=C
 export LC_ALL
@@ -27,9 +28,17 @@ size() {
 set -- $(ls -ln "$1")
 echo "$5"
 }
+links() {
+set -- $(ls -ln "$1" 2>/dev/null)
+echo "$2"
+}
+drop() {
+[ "$(links "$f/store/$1")" != 1 ] || rm -f "$f/store/$1"
+}
 """
 
-# alive PID OWNER, end PID OWNER, end_all FILE OWNER, owned OWNER, sweep OWNER: with the folder in $f; they use $i, $k and $n.
+# alive PID OWNER, end PID OWNER, end_all FILE OWNER, owned OWNER, sweep OWNER: with the folder in $f; they use $e, $i, $k, $l, $m
+# and $n. What was lent goes. What was claimed has come, but not all that was to come with it: it goes back to what is on its way.
 _PROCESSES = """
 alive() { [ "$(readlink "/proc/$1/cwd" 2>/dev/null)" = "$f/jobs/$2" ]; }
 end() {
@@ -50,7 +59,15 @@ sweep() {
 for k in "$f/jobs/$1/pids/"*; do
 end_all "$k" "$1"
 done
+l=$(cat "$f/jobs/$1/lent" 2>/dev/null)
+m=$(cat "$f/jobs/$1/claimed" 2>/dev/null)
 rm -rf "$f/jobs/$1"
+for e in $l; do
+drop "$e"
+done
+for e in $m; do
+[ "$(links "$f/store/$e")" != 1 ] || { chmod 700 "$f/store/$e" && mv -f "$f/store/$e" "$f/parts/$e.$1"; }
+done
 }
 """
 
@@ -167,6 +184,14 @@ ls -ln "$f/parts/$1.$t" || echo gone
 done
 """
 
+# `taken` when a file is no longer in the store: another edgekit lent it, and was the last that had it.
+_STILL_THERE = """
+if [ ! -f "$f/store/$1" ]; then
+echo taken
+exit
+fi
+"""
+
 # DIGEST SHA256 NAME SHA256 NAME...: the set's folder has every name. Another edgekit may link the same one at the same time:
 # GNU mv refuses to rename one link of a file to another, and then the name is there.
 GATHER = f"""
@@ -175,6 +200,7 @@ x=$d/.$t
 shift
 mkdir -p "$d" || exit {GONE}
 while [ $# -gt 1 ]; do
+{_STILL_THERE}
 if [ "$f/store/$1" -ef "$d/$2" ]; then
 shift 2
 continue
@@ -188,6 +214,28 @@ mv -f "$x" "$d/$2" || [ "$f/store/$1" -ef "$d/$2" ] || exit 1
 rm -f "$x"
 shift 2
 done
+"""
+
+# SHA256...: what this connection is about to send, to be lent.
+CLAIM = f"""
+for s; do
+echo "$s" >> claimed || exit {GONE}
+done
+"""
+
+# NAME SHA256 NAME SHA256 NAME...: a folder of this connection's own has every name. The file `lent` lists what goes with it.
+LEND = f"""
+rm -rf "$1"
+mkdir "$1" || exit {GONE}
+x=$1
+shift
+while [ $# -gt 1 ]; do
+{_STILL_THERE}
+echo "$1" >> lent
+ln "$f/store/$1" "$x/$2" 2>/dev/null || cp "$f/store/$1" "$x/$2" || exit 1
+shift 2
+done
+rm -f claimed
 """
 
 # FILE LIMIT: `absent`, `large BYTES`, or `file BYTES SHA256` and the bytes.
@@ -220,8 +268,32 @@ exit $c
 # LABEL: the program is gone when this ends.
 STOP = 'end_all "pids/$1" "$t"'
 
+# LABEL SECONDS: the program, the last process of its label, is told to end and has so long for it.
+ASK = """
+n=0
+[ ! -f "pids/$1" ] || while read -r x; do
+n=$x
+done < "pids/$1"
+i=0
+if alive "$n" "$t"; then
+kill "$n"
+fi
+while alive "$n" "$t" && [ $i -lt "$2" ]; do
+i=$((i+1))
+sleep 1
+done
+"""
+
 MAKE_SCRATCH = f'mkdir "$1" || exit {GONE}'
-REMOVE_SCRATCH = 'rm -rf "$1"'
+
+# NAME SHA256...: the folder goes, and so do those files of the store that nothing else on the board has a link to.
+REMOVE_SCRATCH = """
+rm -rf "$1"
+shift
+for s; do
+drop "$s"
+done
+"""
 
 # `busy` when another connection lives.
 CLEAN = """
@@ -255,7 +327,7 @@ def entering(marker: str, folder: str, owner: str, earlier: Sequence[str]) -> st
 
 def inside(marker: str, script: str, folder: str, owner: str, arguments: Sequence[str]) -> str:
     """A script of this module in one line, for an `owner` who has entered."""
-    processes = _PROCESSES if script in (QUERY, STOP, CLEAN) else ""
+    processes = _PROCESSES if script in (QUERY, STOP, ASK, CLEAN) else ""
     return _line(marker, _START + processes + _INSIDE + script, [folder, owner, *arguments])
 
 

@@ -67,9 +67,12 @@ class EmulatedDevice(LocalDevice):
             self.close()
             raise
 
-    def run(self, arguments: Sequence[str], *, deadline_s: float, max_rss_bytes: int = 0) -> Completed:
+    def run(
+        self, arguments: Sequence[str], *, deadline_s: float, max_rss_bytes: int = 0, grace_s: int = 0
+    ) -> Completed:
         """Run ekrun to its end; `max_rss_bytes` bounds ekrun and qemu together."""
-        return run([*self._argv, *arguments], deadline_s=deadline_s, max_rss_bytes=max_rss_bytes, cwd=self._cwd)
+        argv = [*self._argv, *arguments]
+        return run(argv, deadline_s=deadline_s, max_rss_bytes=max_rss_bytes, cwd=self._cwd, grace_s=grace_s)
 
     def talk(self, arguments: Sequence[str]) -> Conversation:
         """A live ekrun, to be used as a context manager."""

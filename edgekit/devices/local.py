@@ -29,9 +29,12 @@ class LocalDevice:
         self._folder = folder
         self._gathered: list[str] = []
 
-    def run(self, arguments: Sequence[str], *, deadline_s: float, max_rss_bytes: int = 0) -> Completed:
+    def run(
+        self, arguments: Sequence[str], *, deadline_s: float, max_rss_bytes: int = 0, grace_s: int = 0
+    ) -> Completed:
         """Run ekrun to its end. Raises ResourceLimit when it cannot be started."""
-        return run([str(self.path), *arguments], deadline_s=deadline_s, max_rss_bytes=max_rss_bytes)
+        argv = [str(self.path), *arguments]
+        return run(argv, deadline_s=deadline_s, max_rss_bytes=max_rss_bytes, grace_s=grace_s)
 
     def talk(self, arguments: Sequence[str]) -> Conversation:
         """A live ekrun, to be used as a context manager."""
@@ -39,14 +42,24 @@ class LocalDevice:
 
     def put(self, files: Mapping[str, Path]) -> str:
         """The folder the files lie in, if they lie in one under these names; else one of its own with links to them."""
-        first = next(iter(files.values()))
-        if all(path == first.parent / name for name, path in files.items()):
-            return str(first.parent.absolute())
+        if (there := _common_folder(files)) is not None:
+            return there
         folder = tempfile.mkdtemp(prefix="edgekit-", dir=self._folder)
         self._gathered.append(folder)
         for name, path in files.items():
             link_or_copy(path, Path(folder) / name)
         return folder
+
+    @contextlib.contextmanager
+    def lent(self, files: Mapping[str, Path]) -> Iterator[str]:
+        """As `put`, but what was gathered goes with the context."""
+        if (there := _common_folder(files)) is not None:
+            yield there
+            return
+        with self.scratch() as folder:
+            for name, path in files.items():
+                link_or_copy(path, Path(folder) / name)
+            yield folder
 
     def lacking(self, files: Iterable[Path]) -> int:
         """Nothing has to be sent here."""
@@ -71,6 +84,12 @@ class LocalDevice:
     def close(self) -> None:
         """As `clean`: there is no link to end."""
         self.clean()
+
+
+def _common_folder(files: Mapping[str, Path]) -> str | None:
+    """The one folder that `files` lie in under these names, None when there is none."""
+    first = next(iter(files.values()))
+    return str(first.parent.absolute()) if all(p == first.parent / name for name, p in files.items()) else None
 
 
 def link_or_copy(source: Path, to: Path) -> None:

@@ -8,6 +8,7 @@
 - scripts print a marker first, so that what startup files print is not taken for an answer.
 """
 
+import contextlib
 import os
 import select
 import shlex
@@ -19,9 +20,10 @@ from pathlib import Path
 
 from edgekit.core.device_url import DeviceUrl
 from edgekit.errors import DeviceError, EdgekitError, ResourceLimit, UsageError, printable
-from edgekit.process import Completed, Conversation, describe_exit, run
+from edgekit.process import Asking, Completed, Conversation, Interrupted, describe_exit, run
 
 CONNECT_TIMEOUT_S = 10
+LAST_WORDS_S = 5.0  # until what a script printed is here, after it has ended
 START_DEADLINE_S = 60.0  # until a session's script runs, on a slow and loaded board
 LINK_EXIT_CODE = 255  # ssh's own; no script here ends with it
 BLOCK_BYTES = 1 << 16
@@ -211,9 +213,33 @@ class Link:
         """A script on the open connection, to be used as a context manager."""
         return Lines(self, self._session_argv(), script, marker)
 
-    def run(self, script: str, marker: str, *, deadline_s: float, hold_stdin: bool = False) -> Completed:
-        """Run a script to its end; its stdout from the marker on. Raises Cut, and DeviceError when no marker came."""
-        done = run(self._session_argv(), stdin=script.encode() + b"\n", hold_stdin=hold_stdin, deadline_s=deadline_s)
+    def run(
+        self,
+        script: str,
+        marker: str,
+        *,
+        deadline_s: float,
+        hold_stdin: bool = False,
+        ask: Asking | None = None,
+    ) -> Completed:
+        """Run a script to its end; its stdout from the marker on. Raises Cut, and DeviceError when no marker came.
+
+        On an interrupt `ask` is called, which ends it on the board; then the interrupt is an Interrupted.
+        """
+        argv, stdin = self._session_argv(), os.fsencode(script) + b"\n"
+        if ask is None:
+            return self._told(run(argv, stdin=stdin, hold_stdin=hold_stdin, deadline_s=deadline_s), marker)
+        try:
+            done = run(argv, stdin=stdin, hold_stdin=hold_stdin, deadline_s=deadline_s, grace_s=LAST_WORDS_S, ask=ask)
+        except Interrupted as stop:
+            told, stop.done = stop.done, None
+            with contextlib.suppress(EdgekitError):
+                stop.done = None if told is None else self._told(told, marker)
+            raise
+        return self._told(done, marker)
+
+    def _told(self, done: Completed, marker: str) -> Completed:
+        """What a session said from the marker on."""
         if done.returncode == LINK_EXIT_CODE:
             raise self.cut(done.stderr.decode(errors="replace"))
         _, found, stdout = (b"\n" + done.stdout).partition(f"\n{marker}\n".encode())

@@ -11,7 +11,7 @@ import itertools
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -21,13 +21,14 @@ from edgekit.devices import board
 from edgekit.devices.feed import IDLE_S, Patience, Progress, feed
 from edgekit.devices.openssh import Cut, Lines, Link, last_line, rubbish
 from edgekit.errors import Busy, DeviceError, DiskFull, EdgekitError, InternalError, ResourceLimit, TargetIncompatible
-from edgekit.process import Completed
+from edgekit.process import Asking, Completed
 from edgekit.runner import ekrun_path
 from edgekit.store import disk_errors, sha256_file
 
 ARCHITECTURES = ("x86_64", "aarch64")
 EKRUN = "ekrun"
 SCRIPT_DEADLINE_S = 60.0
+ASK_DEADLINE_S = 20.0  # a user waits for it
 SLOWEST_DISK_BYTES_S = 2e6  # the board hashes and copies at least so fast
 MAX_GET_BYTES = 2 << 30
 MAX_BOARD_LINES = 50
@@ -87,13 +88,19 @@ class SshDevice:
             self._link.close()
             raise
 
-    def run(self, arguments: Sequence[str], *, deadline_s: float, max_rss_bytes: int = 0) -> Completed:
+    def run(
+        self, arguments: Sequence[str], *, deadline_s: float, max_rss_bytes: int = 0, grace_s: int = 0
+    ) -> Completed:
         """Run ekrun to its end; it cannot be watched from here, so `max_rss_bytes` is not enforced. Raises DeviceError."""
         self._place()
         label = f"run.{next(self._labels)}"
         words = [label, self._program, *arguments, "--tether"]
+
+        def ask(_: object) -> None:
+            self._ask(label, grace_s)
+
         try:
-            done = self._script(board.RUN, words, deadline_s=deadline_s, hold_stdin=True)
+            done = self._script(board.RUN, words, deadline_s=deadline_s, hold_stdin=True, ask=ask if grace_s else None)
         except BaseException:
             self._stop(label)
             raise
@@ -120,17 +127,23 @@ class SshDevice:
         """The board's folder that holds `files` by their names. Raises DeviceError, DiskFull."""
         digests = {_plain(name): self._digest(path) for name, path in files.items()}
         key = hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
-        patience = Patience()
-        while not (self._link.up and key in self._sets):
-            try:
-                self._ensure()
-                self._send_missing({digests[name]: path for name, path in files.items()}, patience)
-                self._gather(key, digests)
-            except Cut as cut:
-                if self._scratches:
-                    raise
-                patience.after(cut)
+        if not (self._link.up and key in self._sets):
+            self._bring(board.GATHER, key, digests, files)
+            self._sets.add(key)
         return f"{self._board.folder}/sets/{key}"
+
+    @contextlib.contextmanager
+    def lent(self, files: Mapping[str, Path]) -> Iterator[str]:
+        """A folder of the board that holds `files` by their names, gone with the context. Raises DeviceError, DiskFull."""
+        digests = {_plain(name): self._digest(path) for name, path in files.items()}
+        folder = f"lent.{next(self._labels)}"
+        try:
+            self._bring(board.LEND, folder, digests, files)
+        except BaseException:
+            self._give_back(folder, digests.values())
+            raise
+        with self._own_folder(folder, digests.values()) as path:
+            yield path
 
     def lacking(self, files: Iterable[Path]) -> int:
         """Bytes of `files` that the board has not. Raises DeviceError."""
@@ -151,17 +164,10 @@ class SshDevice:
     def scratch(self) -> Iterator[str]:
         """A fresh folder on the board, removed with the context; a cut link removes it, too."""
         self._ensure()
-        owner, name = self._owner, f"scratch.{next(self._labels)}"
+        name = f"scratch.{next(self._labels)}"
         self._checked(board.MAKE_SCRATCH, [name])
-        self._scratches += 1
-        try:
-            yield f"{self._board.folder}/jobs/{owner}/{name}"
-        except BaseException:
-            with contextlib.suppress(DeviceError):
-                self._end_scratch(owner, name)
-            raise
-        else:
-            self._end_scratch(owner, name)
+        with self._own_folder(name) as path:
+            yield path
 
     def clean(self) -> None:
         """Empty the board's folder. Raises DeviceError, and Busy when another edgekit is at work there."""
@@ -234,11 +240,17 @@ class SshDevice:
         return board.inside(marker, script, self._board.folder, self._owner, arguments)
 
     def _script(
-        self, script: str, arguments: Sequence[str], *, deadline_s: float, hold_stdin: bool = False
+        self,
+        script: str,
+        arguments: Sequence[str],
+        *,
+        deadline_s: float,
+        hold_stdin: bool = False,
+        ask: Asking | None = None,
     ) -> Completed:
         marker = _marker()
         line = self._line(marker, script, arguments)
-        return self._link.run(line, marker, deadline_s=deadline_s, hold_stdin=hold_stdin)
+        return self._link.run(line, marker, deadline_s=deadline_s, hold_stdin=hold_stdin, ask=ask)
 
     def _checked(self, script: str, arguments: Sequence[str], *, deadline_s: float = SCRIPT_DEADLINE_S) -> Completed:
         """A script that must do what it is for."""
@@ -272,10 +284,38 @@ class SshDevice:
             if self._link.up:
                 self._script(board.STOP, [label], deadline_s=SCRIPT_DEADLINE_S)
 
-    def _end_scratch(self, owner: str, name: str) -> None:
+    def _ask(self, label: str, seconds: int) -> None:
+        """Tell an ekrun to end, and wait for it."""
+        with contextlib.suppress(DeviceError):
+            self._script(board.ASK, [label, str(seconds)], deadline_s=ASK_DEADLINE_S + seconds)
+
+    @contextlib.contextmanager
+    def _own_folder(self, name: str, digests: Collection[str] = ()) -> Iterator[str]:
+        """The path of a folder that was made in this connection's own; it goes with the context, as do the files that it alone has
+        of `digests`."""
+        owner = self._owner
+        self._scratches += 1
+        try:
+            yield f"{self._board.folder}/jobs/{owner}/{name}"
+        except BaseException:
+            with contextlib.suppress(EdgekitError):  # the first error is the one to hear of
+                self._end_folder(owner, name, digests)
+            raise
+        else:
+            self._end_folder(owner, name, digests)
+
+    def _give_back(self, folder: str, digests: Collection[str]) -> None:
+        """Take away what has come of a loan that came to nothing; without a link the board keeps it, for the next try."""
+        self._stored.difference_update(digests)
+        with contextlib.suppress(EdgekitError):
+            if self._link.up:
+                self._checked(board.REMOVE_SCRATCH, [folder, *digests])
+
+    def _end_folder(self, owner: str, name: str, digests: Collection[str]) -> None:
         self._scratches -= 1
         if self._link.up and owner == self._owner:
-            self._checked(board.REMOVE_SCRATCH, [name])
+            self._stored.difference_update(digests)
+            self._checked(board.REMOVE_SCRATCH, [name, *digests])
         elif self._link.lost:
             self._ensure()
 
@@ -314,6 +354,21 @@ class SshDevice:
             if key not in self._digests:
                 self._digests[key] = sha256_file(path)
         return self._digests[key]
+
+    def _bring(self, script: str, folder: str, digests: Mapping[str, str], files: Mapping[str, Path]) -> None:
+        """Send what the board lacks of `files`, and have `script` fill `folder` with links to them; cut uploads go on."""
+        patience = Patience()
+        while True:
+            try:
+                self._ensure()
+                if script == board.LEND:
+                    self._checked(board.CLAIM, list(digests.values()))
+                self._send_missing({digests[name]: path for name, path in files.items()}, patience)
+                return self._linked(script, folder, digests)
+            except Cut as cut:
+                if self._scratches:
+                    raise
+                patience.after(cut)
 
     def _send_missing(self, sources: Mapping[str, Path], patience: Patience) -> None:
         """Send what the board lacks of `sources`, by digest."""
@@ -371,11 +426,13 @@ class SshDevice:
             except ResourceLimit:
                 self._refused(lines.wait(0) or 0, lines.stderr())
 
-    def _gather(self, key: str, digests: Mapping[str, str]) -> None:
-        """The set's folder, by names."""
+    def _linked(self, script: str, folder: str, digests: Mapping[str, str]) -> None:
+        """A folder of links to what was sent, by names. Raises Cut when another edgekit took a file away meanwhile."""
         words = [word for name, digest in digests.items() for word in (digest, name)]
-        self._checked(board.GATHER, [key, *words], deadline_s=5 * SCRIPT_DEADLINE_S)
-        self._sets.add(key)
+        done = self._checked(script, [folder, *words], deadline_s=5 * SCRIPT_DEADLINE_S)
+        if done.stdout.split() == [b"taken"]:
+            self._stored.difference_update(digests.values())
+            raise Cut("what was sent is gone from the board", where=self.name, next_step="run the command again")
 
     # Files from the board.
 

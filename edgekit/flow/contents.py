@@ -57,9 +57,9 @@ def contents(bundle: Path, trust_file: Path) -> Contents:
         verified.manifest_sha256,
         _signature(signer, trust),
         signer,
-        _deployment(documents.get(DEPLOYMENT_FILE, b"")),
-        _object(documents.get(FIGURES_FILE, b"")),
-        _object(documents.get(PROVENANCE_FILE, b"")),
+        parse_deployment(documents.get(DEPLOYMENT_FILE, b"")),
+        parse_document(documents.get(FIGURES_FILE, b"")),
+        parse_document(documents.get(PROVENANCE_FILE, b"")),
     )
 
 
@@ -84,7 +84,8 @@ def _signature(signer: Signer | None, trust: Trust) -> Signature:
     return "trusted" if signer.public in trust.trusted else "not trusted"
 
 
-def _deployment(data: bytes) -> Deployment | None:
+def parse_deployment(data: bytes) -> Deployment | None:
+    """What `deployment.json` says, None for one that this edgekit does not read."""
     try:
         found: Deployment = sandbox.decode(data, Deployment)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -92,7 +93,8 @@ def _deployment(data: bytes) -> Deployment | None:
     return found if found.format == FORMAT else None
 
 
-def _object(data: bytes) -> dict[str, Any] | None:
+def parse_document(data: bytes) -> dict[str, Any] | None:
+    """A document of a bundle, None for what is no JSON object."""
     try:
         found: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError):

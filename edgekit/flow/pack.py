@@ -42,9 +42,9 @@ from edgekit.engines.runtime import CxxRuntime, cxx_runtime
 from edgekit.errors import InputRejected, TargetIncompatible, UsageError
 from edgekit.flow.cargo import Cargo, Wishes, default_application, engine_library, find_cargo
 from edgekit.flow.golden import make_golden
-from edgekit.flow.papers import PROGRAM, deployed, licences_of, parts_of, provenance_of
+from edgekit.flow.papers import LIBRARY, PROGRAM, deployed, licences_of, parts_of, provenance_of
 from edgekit.flow.workshop import Progress, Workshop
-from edgekit.runner import ekrun_path
+from edgekit.runner import BUNDLED, ekrun_path, libekrun_path
 from edgekit.store import Cache, default_cache, disk_errors
 
 DEFAULT_WISHES = Wishes()
@@ -120,10 +120,12 @@ def stage(shop: Workshop, cargo: Cargo, label: Label, wishes: Wishes, folder: Pa
     """Lay the bundle's files out in the new `folder`, and say what they take to run."""
     target, spec = cargo.target, cargo.made.artifact.spec
     library = engine_library(shop, spec.recipe.engine, spec.engine_version, target.arch, target, wishes)
-    floor = floors([ekrun_path(target.arch), *library.files])
+    floor = floors([*_own(target.arch), *library.files])
     runtime = cxx_runtime(wishes.libstdcxx, target.arch, floor.glibcxx) if wishes.libstdcxx else None
     requires = _requires(target, library, floor, runtime)
     _put(folder, PROGRAM, ekrun_path(target.arch), PROGRAM_MODE)
+    for name, source in {LIBRARY: libekrun_path(target.arch), **BUNDLED}.items():
+        _put(folder, name, source)
     for path in (*library.files, *(runtime.files if runtime else ())):
         _put(folder, f"lib/{path.name}", path)
     for file in cargo.made.artifact.files:
@@ -139,6 +141,11 @@ def stage(shop: Workshop, cargo: Cargo, label: Label, wishes: Wishes, folder: Pa
     parts = parts_of(cargo, library, runtime, licences, folder)
     _write(folder, sbom.FILE, sbom.sbom(label.application, label.version, parts))
     return requires
+
+
+def _own(arch: str) -> tuple[Path, Path]:
+    """What edgekit itself brings that the dynamic linker loads."""
+    return ekrun_path(arch), libekrun_path(arch)
 
 
 def _put(folder: Path, path: str, source: Path, mode: int = PLAIN_MODE) -> None:
@@ -162,8 +169,7 @@ def _write(folder: Path, path: str, data: bytes) -> None:
 
 def _requires(target: Target, library: NativeLibrary, floor: Floors, runtime: CxxRuntime | None) -> Requires:
     """What the files ask of a device; `floor` is without the C++ runtime. Raises TargetIncompatible when the target has less."""
-    program = ekrun_path(target.arch)
-    whole = floors([program, *library.files, *runtime.files]) if runtime is not None else floor
+    whole = floors([*_own(target.arch), *library.files, *runtime.files]) if runtime is not None else floor
     glibc = whole.glibc or "2.17"  # what ekrun is linked for
     if version_key(glibc) > version_key(target.glibc):
         is_runtime = whole.glibc != floor.glibc

@@ -17,10 +17,11 @@ from edgekit.engines.runtime import CxxRuntime
 from edgekit.errors import InternalError
 from edgekit.flow.cargo import Cargo, Wishes
 from edgekit.flow.workshop import Workshop
-from edgekit.runner import ekrun_path
+from edgekit.runner import BUNDLED, ekrun_path
 from edgekit.store import safe_name, sha256_file
 
 PROGRAM = "bin/ekrun"
+LIBRARY = "lib/libekrun.so"
 PACKERS = ("cyclonedx-python-lib", "numpy", "zstandard")
 
 
@@ -109,7 +110,9 @@ def parts_of(
     carried = runtime.files if runtime else ()
     edgekit = metadata.version("edgekit")
     parts = [
-        sbom.Part(sbom.APPLICATION, "ekrun", edgekit, notices.EKRUN_SPDX, _listed(folder, [PROGRAM])),
+        sbom.Part(
+            sbom.APPLICATION, "ekrun", edgekit, notices.EKRUN_SPDX, _listed(folder, [PROGRAM, LIBRARY, *BUNDLED])
+        ),
         sbom.Part(
             sbom.LIBRARY,
             library.engine,

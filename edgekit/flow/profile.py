@@ -7,23 +7,26 @@ from importlib import metadata
 from pathlib import Path
 
 from edgekit import sandbox
+from edgekit.bundle.container import Admit
+from edgekit.bundle.keys import admitting
+from edgekit.bundle.trust import Trust, TrustFile
 from edgekit.core.device_url import LOCAL
 from edgekit.core.facts import FactSheet
 from edgekit.core.profile import Layer, Scenario
 from edgekit.core.profile_run import PROFILE_SCHEMA, MemoryVerdict, Profile, ScenarioFigures
 from edgekit.core.recipes import REFERENCE
-from edgekit.core.results import Memory, Proof
+from edgekit.core.results import Memory
 from edgekit.core.trust import judge as judge_trust
 from edgekit.devices.emulated import EmulatedDevice
 from edgekit.devices.local import LocalDevice
 from edgekit.errors import DeviceError, DiskFull, EdgekitError, OutOfMemory, UsageError
+from edgekit.flow.bundled import MeasuredBundle, is_bundle
 from edgekit.flow.devices import Reach, find_url, opened
-from edgekit.flow.gate import engines_for, pass_gate
-from edgekit.flow.judge import Judge
+from edgekit.flow.gate import engines_for
 from edgekit.flow.materials import Options
-from edgekit.flow.prove import Ground, prove
-from edgekit.flow.subject import Subject, find_subject
-from edgekit.flow.workshop import SELECTION, Progress, Workshop, ticking
+from edgekit.flow.measured import Measured, MeasuredSubject
+from edgekit.flow.subject import find_subject
+from edgekit.flow.workshop import Progress, Workshop, ticking
 from edgekit.measure import ScenarioRun, clean_bench, fact_sheet, layers, run_scenario
 from edgekit.resources import find_data
 from edgekit.runner.client import Runnable
@@ -77,20 +80,24 @@ def profile(
     scenario: Scenario = DEFAULT_SCENARIO,
     wish: Wish = DEFAULT_WISH,
     options: Options = DEFAULT_OPTIONS,
+    trust: Path | None = None,
+    allow_unsigned: bool = False,
     cache: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Profile:
-    """Measure a model or the chosen artifact of a run on `device`, under a scenario, and leave the profile in the folder `out`.
+    """Measure a model, the chosen artifact of a run, or a bundle (NAME.ekb) on `device`, and leave the profile in the folder `out`.
 
-    With data its answers there are compared with this host's. An emulated device has answers only. Raises TargetIncompatible when
-    the device does not admit it, DeviceError when the device fails, InputRejected and UsageError for what was given.
+    With data its answers there are compared with this host's. A bundle is measured with its own library and settings, on its golden
+    samples where no data is given, and its answers to those are compared with the ones it expects; `trust` is the file of whose
+    bundles count. An emulated device has answers only. Raises TargetIncompatible when the device does not admit it, DeviceError
+    when the device fails, InputRejected and UsageError for what was given, VerificationFailed for a bundle that is refused.
     """
     source = Path(subject)
     out = Path(out) if out else default_profile_folder(source, device, scenario)
     cwd = Path.cwd()
     check_result_folder(out, PROFILE)
-    if options.shapes and source.is_dir():
-        raise UsageError("a shape is for a model; a run's are fixed", where=str(source))
+    _check(source, wish, options)
+    admit = admitting(TrustFile(trust).read() if trust else Trust(), allow_unsigned)
     samples = find_data(str(data), cwd) if data is not None else None
     store = Cache(cache or default_cache())
     with store.scratch() as scratch, contextlib.ExitStack() as stack:
@@ -100,14 +107,8 @@ def profile(
         sheet = fact_sheet(shop.device)
         if sheet.emulated and wish.memory_limit_bytes:
             raise UsageError("an emulated device proves nothing of memory", where="--memory-limit")
-        engines = (
-            shop.device.target.engines
-            if isinstance(shop.device, EmulatedDevice)
-            else engines_for(sheet, shop.device.name)
-        )
-        found = find_subject(shop, source, samples, engines, wish.recipe, options)
-        work = _Work(shop, found, sheet, scenario, wish)
-        record, latencies = work.run(cwd)
+        found = _found(shop, sheet, source, samples, wish, options, admit)
+        record, latencies = _Work(shop, found, sheet, scenario, wish).run()
         with filling_result(out, PROFILE) as draft:
             if latencies is not None:
                 write_atomic(draft / LATENCY_FILE, latencies)
@@ -115,51 +116,58 @@ def profile(
         return record
 
 
+def _check(source: Path, wish: Wish, options: Options) -> None:
+    """Raise UsageError for what only a model has."""
+    if options.shapes and (source.is_dir() or is_bundle(source)):
+        raise UsageError("a shape is for a model; those of a run or bundle are fixed", where=str(source))
+    if is_bundle(source) and wish.recipe != REFERENCE:
+        raise UsageError("a recipe is for a model; a bundle holds what one made", where=str(source))
+
+
+def _found(
+    shop: Workshop, sheet: FactSheet, source: Path, data: Path | None, wish: Wish, options: Options, admit: Admit
+) -> Measured:
+    """What is at `source`, ready to be measured on the shop's device."""
+    if is_bundle(source):
+        return MeasuredBundle(shop, source, admit, data, options)
+    device = shop.device
+    engines = device.target.engines if isinstance(device, EmulatedDevice) else engines_for(sheet, device.name)
+    return MeasuredSubject(shop, find_subject(shop, source, data, engines, wish.recipe, options), Path.cwd())
+
+
 class _Work:
     """One profile in the making."""
 
-    def __init__(self, shop: Workshop, found: Subject, sheet: FactSheet, scenario: Scenario, wish: Wish) -> None:
+    def __init__(self, shop: Workshop, found: Measured, sheet: FactSheet, scenario: Scenario, wish: Wish) -> None:
         self.shop = shop
         self.found = found
         self.sheet = sheet
         self.scenario = scenario
         self.wish = wish
-        self.feeds = found.materials.feeds(SELECTION)
 
-    def run(self, cwd: Path) -> tuple[Profile, bytes | None]:
+    def run(self) -> tuple[Profile, bytes | None]:
         """The record, and the file of raw samples, None where nothing may be timed."""
-        notices = pass_gate(self.shop, self.sheet, self.found.info, self.found.made)
-        record, raw = self._record(notices), None
+        record, raw = self._record(self.found.gate(self.sheet)), None
         if self.sheet.emulated:
             note = f"{self.shop.device.name} is emulated: it has no latency, no throughput and no memory of its own"
             record = replace(record, notices=(*record.notices, note))
         else:  # timed first: the first process after the files were brought is the coldest there will be
-            record, raw = self._timed(record, self.shop.on(self.sheet.arch, self.found.made))
-        answers, missing = self._answers(cwd)
-        return replace(record, answers=answers, notices=(*record.notices, *missing)), raw
-
-    def _answers(self, cwd: Path) -> tuple[Proof | None, Sequence[str]]:
-        """The device's answers against this host's of the same artifact; on this host itself there is nothing to compare."""
-        if self.shop.device is self.shop.host:
-            return None, ()
-        made, materials = self.found.made, self.found.materials
-        judge = Judge(self.shop, materials, made, cwd)
-        ground = Ground(self.shop.device, self.shop.facts)
-        proof = prove(self.shop, judge, materials, self.found.candidate.name, made, ground, self.found.info.macs)
-        return (None, (proof,)) if isinstance(proof, str) else (proof, ())
+            record, raw = self._timed(record, self.found.runnable(self.sheet))
+        answers, notices = self.found.answers(self.sheet)
+        return replace(record, answers=answers, notices=(*record.notices, *notices)), raw
 
     def _timed(self, record: Profile, runnable: Runnable) -> tuple[Profile, bytes | None]:
-        shop, name = self.shop, self.found.candidate.name
+        shop, name, feeds = self.shop, self.found.name, self.found.feeds
         cap = self.wish.memory_limit_bytes
         try:
             shop.progress("loading, twice")
-            cold = clean_bench(shop.device, runnable, self.feeds, where=name, samples=BENCH_SAMPLES, memory_limit=cap)
-            warm = clean_bench(shop.device, runnable, self.feeds, where=name, samples=BENCH_SAMPLES, memory_limit=cap)
+            cold = clean_bench(shop.device, runnable, feeds, where=name, samples=BENCH_SAMPLES, memory_limit=cap)
+            warm = clean_bench(shop.device, runnable, feeds, where=name, samples=BENCH_SAMPLES, memory_limit=cap)
             with ticking(shop.progress, f"{self.scenario.kind}, {_length(self.scenario)}"):
                 run = run_scenario(
                     shop.device,
                     runnable,
-                    self.feeds,
+                    feeds,
                     self.scenario,
                     where=name,
                     warmup=WARMUP,
@@ -210,28 +218,27 @@ class _Work:
             return (), ()
         self.shop.progress("the time of each layer")
         try:
-            return layers(self.shop.device, runnable, self.feeds, LAYER_RUNS, where=self.found.candidate.name), ()
+            return layers(self.shop.device, runnable, self.found.feeds, LAYER_RUNS, where=self.found.name), ()
         except (DiskFull, DeviceError):
             raise
         except EdgekitError as error:
             return (), (f"no table of layers: {error}",)
 
     def _record(self, notices: Sequence[str]) -> Profile:
-        found = self.found
-        spec = found.made.artifact.spec
+        who = self.found.identity
         return Profile(
             schema=PROFILE_SCHEMA,
             edgekit_version=metadata.version("edgekit"),
-            model_name=found.name,
-            model_sha256=found.info.sha256,
-            recipe=spec.recipe.name,
-            engine=spec.recipe.engine,
-            engine_version=spec.engine_version,
-            threads=found.candidate.run.threads,
-            size_bytes=found.made.artifact.size_bytes,
+            model_name=who.model_name,
+            model_sha256=who.model_sha256,
+            recipe=who.recipe,
+            engine=who.engine,
+            engine_version=who.engine_version,
+            threads=who.threads,
+            size_bytes=who.size_bytes,
             device=self.shop.device.name,
             facts=self.sheet,
-            data=found.materials.data,
+            data=who.data,
             scenario=self.scenario,
             cold=None,
             warm=None,
@@ -243,7 +250,7 @@ class _Work:
             settings_asked={},
             settings_in_force={},
             latency_file=None,
-            notices=(*found.info.notices, *found.materials.data.notices, *notices),
+            notices=(*who.notices, *who.data.notices, *notices),
         )
 
 

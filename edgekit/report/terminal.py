@@ -11,7 +11,7 @@ from edgekit.core.accuracy import Accuracy
 from edgekit.core.choose import figures
 from edgekit.core.facts import EngineLibrary
 from edgekit.core.findings import best_try
-from edgekit.core.results import Figures, Origin, Outcome, Proof, VerdictCode
+from edgekit.core.results import GOLDEN, Figures, Origin, Outcome, Proof, VerdictCode
 from edgekit.core.run import Run
 from edgekit.core.search import Search
 from edgekit.core.targets import source_of
@@ -243,9 +243,10 @@ def proof_lines(proof: Proof, reference: str = "") -> Iterator[str]:
     """How the artifact's answers on the device agree with this host's; `reference` "here": they were scored against those."""
     a = proof.agreement
     equal = "bit for bit" if a.identical == a.samples else f"within {a.max_abs_diff:.2g}"
+    like = "as expected" if proof.split == GOLDEN else "as here"
     yield (
         f"on {clean(proof.device)}{' (emulated)' if proof.emulated and 'emulated' not in proof.device else ''}: "
-        f"{a.samples} {clean(proof.split)} samples answered as here {equal}, {a.flipped} of {a.decisions} decisions flipped"
+        f"{a.samples} {clean(proof.split)} samples answered {like} {equal}, {a.flipped} of {a.decisions} decisions flipped"
     )
     if a.nonfinite:
         yield f"[red]{a.nonfinite} values are finite here and not there[/]"

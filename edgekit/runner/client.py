@@ -7,7 +7,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -15,6 +15,7 @@ from edgekit.core.facts import Cluster, DeviceFacts, Disk, FactSheet, Soc, Therm
 from edgekit.core.match import device_facts
 from edgekit.core.types import RunConfig
 from edgekit.errors import (
+    Busy,
     DeviceError,
     EdgekitError,
     InputRejected,
@@ -28,6 +29,9 @@ from edgekit.process import Completed, describe_exit
 from edgekit.runner.isa import decode_isa, describe_feature, is_trap
 
 T = TypeVar("T")
+
+# Numbers that are compared: ASCII digits and dots, and few of them.
+Version = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9}){0,5}\Z")]
 
 LINK_CLOSED = 10  # the exit code of a runner started with --tether whose stdin has ended
 
@@ -150,7 +154,7 @@ class FactsReply:
     ram_total_bytes: int | None
     cpu_model: str | None
     kernel: str | None
-    glibc: str | None
+    glibc: Version | None
     governors: Mapping[str, str] | None
     # facts_version 2
     facts_version: int = 1
@@ -170,7 +174,7 @@ class FactsReply:
     page_bytes: int | None = None
     disk: Disk | None = None
     libc: str | None = None
-    libstdcxx: str | None = None
+    libstdcxx: Version | None = None
     userland_bits: int | None = None
     thermal: tuple[ThermalZone, ...] | None = None
     throttled: Throttled = field(default_factory=Throttled)
@@ -202,28 +206,31 @@ def engine_arguments(runnable: Runnable, feeds: Feeds) -> list[str]:
     return words + (["--reset", str(feeds.reset)] if feeds.reset else [])
 
 
-def parse(done: Completed, type_: type[T], where: str) -> T:
-    """The last line of a finished ekrun as `type_`; its failure as the error it stands for."""
+def parse(done: Completed, type_: type[T], where: str, usage: type[EdgekitError] = InternalError) -> T:
+    """The last line of a finished ekrun as `type_`; its failure as the error it stands for.
+
+    Wrong usage is `usage`: an error of edgekit's own, unless the words were the user's.
+    """
     if done.returncode == 0 and not done.timed_out:
         lines = done.stdout.splitlines()
-        return parse_line(lines[-1] if lines else b"", type_, where)
-    raise failure(done, where)
+        return parse_line(lines[-1] if lines else b"", type_, where, usage)
+    raise failure(done, where, usage)
 
 
-def parse_line(line: bytes, type_: type[T], where: str) -> T:
+def parse_line(line: bytes, type_: type[T], where: str, usage: type[EdgekitError] = InternalError) -> T:
     """One JSON line as `type_`, or the error it stands for. Raises DeviceError when it is anything else."""
-    if (error := _error_in(line, where)) is not None:
+    if (error := _error_in(line, where, usage)) is not None:
         raise error
     try:
         return msgspec.json.decode(line, type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _NO_ANSWER as error:
         raise DeviceError(f"ekrun answered out of protocol ({error})", where=where) from error
 
 
-def failure(done: Completed, where: str) -> EdgekitError:
+def failure(done: Completed, where: str, usage: type[EdgekitError] = InternalError) -> EdgekitError:
     """The error that ended an ekrun process."""
     lines = done.stdout.splitlines()
-    if lines and not done.timed_out and (error := _error_in(lines[-1], where)) is not None:
+    if lines and not done.timed_out and (error := _error_in(lines[-1], where, usage)) is not None:
         return error
     if done.returncode == LINK_CLOSED:
         return DeviceError("the runner ended because its link was closed", where=where)
@@ -232,6 +239,17 @@ def failure(done: Completed, where: str) -> EdgekitError:
     killed = done.returncode == -signal.SIGKILL and not done.timed_out and not done.flooded
     kind = OutOfMemory if killed or done.out_of_memory else ResourceLimit  # nobody else kills it
     return kind(f"the runner {describe_exit(done)}{tail}", where=where)
+
+
+def answered(done: Completed) -> bool:
+    """Whether an ekrun process came to its end and said which: an answer, or an error in its own words."""
+    lines = done.stdout.splitlines()
+    said = done.returncode == 0 or (bool(lines) and _error_in(lines[-1], "") is not None)
+    return said and not (done.timed_out or done.flooded)
+
+
+# msgspec's own, and what it raises for text that is none and for brackets in brackets without end.
+_NO_ANSWER = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -248,16 +266,17 @@ class _FailureReply:
     error: _Failure
 
 
-def _error_in(line: bytes, where: str) -> EdgekitError | None:
+def _error_in(line: bytes, where: str, usage: type[EdgekitError] = InternalError) -> EdgekitError | None:
     """The error an answer holds, or None when it is no error."""
     try:
         error = msgspec.json.decode(line, type=_FailureReply).error
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except _NO_ANSWER:
         return None
     message = " ".join(error.message.split())[:500]
     if error.code == "illegal_instruction":
         return _illegal_instruction(error, message, where)
-    return _ERRORS.get(error.code, DeviceError)(message, where=where)
+    kind = usage if error.code == "usage" else _ERRORS.get(error.code, DeviceError)
+    return kind(message, where=where)
 
 
 def _illegal_instruction(error: _Failure, message: str, where: str) -> EdgekitError:
@@ -275,7 +294,6 @@ def _illegal_instruction(error: _Failure, message: str, where: str) -> EdgekitEr
 
 
 _ERRORS: Mapping[str, type[EdgekitError]] = {
-    "usage": InternalError,
     "library": TargetIncompatible,
     "model_refused": InputRejected,
     "bad_input": InputRejected,
@@ -284,4 +302,6 @@ _ERRORS: Mapping[str, type[EdgekitError]] = {
     "verification_failed": VerificationFailed,
     "out_of_memory": OutOfMemory,
     "illegal_instruction": TargetIncompatible,
+    "incompatible": TargetIncompatible,
+    "busy": Busy,
 }

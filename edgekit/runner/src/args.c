@@ -20,7 +20,10 @@ struct rule {
 #define FIELD(name) offsetof(struct options, name)
 #define MODEL_VERBS (VERB_RUN | VERB_BENCH | VERB_LAYERS) /* check takes nothing but what the bundle says */
 #define BUNDLE_VERBS (VERB_UNPACK | VERB_VERIFY)
-#define EVERY_VERB (VERB_FACTS | ENGINE_VERBS | BUNDLE_VERBS)
+#define SWITCH_VERBS (VERB_INSTALL | VERB_ROLLBACK)
+#define DEVICE_VERBS (SWITCH_VERBS | VERB_STATUS | VERB_TRUST)
+#define EVERY_VERB (VERB_FACTS | ENGINE_VERBS | BUNDLE_VERBS | DEVICE_VERBS)
+#define MOST_KEPT 64
 #define MOST_STREAMS 64
 #define SLOWEST_RATE 0.001 /* a second */
 
@@ -52,9 +55,17 @@ static const struct rule RULES[] = {
     {"--sample-ms", NUMBER, VERB_BENCH, FIELD(sample_ms), 0, 60000},
     {"--memory-limit", NUMBER, ENGINE_VERBS, FIELD(memory_limit), 1 << 20, LONG_MAX},
     {"--tether", FLAG, EVERY_VERB, FIELD(tether), 0, 0},
-    {"--trust", TEXT, BUNDLE_VERBS, FIELD(trust), 0, 0},
-    {"--allow-unsigned", FLAG, BUNDLE_VERBS, FIELD(allow_unsigned), 0, 0},
-    {"--root", TEXT, VERB_FACTS, FIELD(root), 0, 0},
+    {"--trust", TEXT, BUNDLE_VERBS | SWITCH_VERBS, FIELD(trust), 0, 0},
+    {"--allow-unsigned", FLAG, BUNDLE_VERBS | SWITCH_VERBS, FIELD(allow_unsigned), 0, 0},
+    {"--allow-unchecked", FLAG, SWITCH_VERBS, FIELD(allow_unchecked), 0, 0},
+    {"--allow-downgrade", FLAG, VERB_ROLLBACK, FIELD(allow_downgrade), 0, 0},
+    {"--to", TEXT, VERB_ROLLBACK, FIELD(to), 0, 0},
+    {"--parts", TEXT, VERB_INSTALL, FIELD(parts), 0, 0},
+    {"--keep", NUMBER, VERB_INSTALL, FIELD(keep), 1, MOST_KEPT},
+    {"--check-seconds", NUMBER, SWITCH_VERBS, FIELD(check_seconds), 1, 86400},
+    {"--dry-run", FLAG, VERB_INSTALL, FIELD(dry_run), 0, 0},
+    {"--budget", FLAG, VERB_CHECK, FIELD(budget), 0, 0},
+    {"--root", TEXT, VERB_FACTS | DEVICE_VERBS, FIELD(root), 0, 0},
     {"--folder", TEXT, VERB_FACTS, FIELD(folder), 0, 0},
 };
 
@@ -122,6 +133,10 @@ static enum verb parse_verb(const char *name) {
         {"check", VERB_CHECK},
         {"unpack", VERB_UNPACK},
         {"verify", VERB_VERIFY},
+        {"install", VERB_INSTALL},
+        {"rollback", VERB_ROLLBACK},
+        {"status", VERB_STATUS},
+        {"trust", VERB_TRUST},
 #endif
     };
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
@@ -130,7 +145,8 @@ static enum verb parse_verb(const char *name) {
 #ifdef EKRUN_FACTS_ONLY
     fail(EXIT_USAGE, "usage: ekrun-facts facts --option value ...: this build has no engines");
 #else
-    fail(EXIT_USAGE, "usage: ekrun facts|run|bench|layers|check|unpack|verify ... --option value ...");
+    fail(EXIT_USAGE, "usage: ekrun facts|run|bench|layers|check|unpack|verify|install|rollback|status|trust ... "
+                     "--option value ...");
 #endif
 }
 
@@ -196,7 +212,22 @@ static void check_bundle(const struct options *options) {
         fail(EXIT_USAGE, "--trust is required: the file that lists the keys to trust");
 }
 
+static void check_device(struct options *options) {
+    if (options->verb == VERB_INSTALL && !options->bundle)
+        fail(EXIT_USAGE, "install takes the bundle's file");
+    if (options->verb == VERB_ROLLBACK && !options->application)
+        fail(EXIT_USAGE, "rollback takes the application's name");
+    if (options->verb == VERB_TRUST && !options->trust)
+        fail(EXIT_USAGE, "trust takes the file that lists the keys to trust");
+    if (!options->keep)
+        options->keep = 2;
+    if (!options->check_seconds)
+        options->check_seconds = 120;
+}
+
 void check_args(struct options *options) {
+    if (options->verb & DEVICE_VERBS)
+        check_device(options);
     if ((options->verb & (VERB_VERIFY | VERB_CHECK)) && !options->dir)
         fail(EXIT_USAGE, "the folder of an unpacked bundle is required");
     if (options->verb & BUNDLE_VERBS)
@@ -229,12 +260,21 @@ void check_args(struct options *options) {
         fail(EXIT_USAGE, "--reset needs a --state to reset");
 }
 
-/* What stands before the options: a bundle's file, an unpacked bundle's folder. Returns where the options begin. */
+/* What stands before the options: at most two places, by verb. Returns where the options begin. */
 static int parse_places(int argc, char **argv, struct options *options) {
-    const char **places[] = {&options->bundle, &options->dir};
-    int next = 2, place = options->verb == VERB_UNPACK ? 0 : options->verb & (ENGINE_VERBS | VERB_VERIFY) ? 1 : 2;
-    for (; next < argc && place < 2 && strncmp(argv[next], "--", 2) != 0; next++)
-        *places[place++] = argv[next];
+    const struct {
+        int verbs;
+        const char **place;
+    } places[] = {
+        {VERB_UNPACK | VERB_INSTALL, &options->bundle},
+        {VERB_UNPACK | VERB_VERIFY | ENGINE_VERBS, &options->dir},
+        {VERB_ROLLBACK, &options->application},
+        {VERB_TRUST, &options->trust},
+    };
+    int next = 2;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+        if (options->verb & places[i].verbs && next < argc && strncmp(argv[next], "--", 2) != 0)
+            *places[i].place = argv[next++];
     return next;
 }
 

@@ -16,6 +16,10 @@ enum verb {
     VERB_CHECK = 16,
     VERB_UNPACK = 32,
     VERB_VERIFY = 64,
+    VERB_INSTALL = 128,
+    VERB_ROLLBACK = 256,
+    VERB_STATUS = 512,
+    VERB_TRUST = 1024,
 };
 
 #define ENGINE_VERBS (VERB_RUN | VERB_BENCH | VERB_LAYERS | VERB_CHECK)
@@ -34,10 +38,12 @@ struct pairs {
 
 struct options {
     enum verb verb;
-    const char *engine, *lib, *model, *precision, *out, *reset, *root;
-    const char *folder;
+    const char *engine, *lib, *model, *precision, *out, *reset;
+    const char *root, *folder; /* root: of recorded files for facts, where bundles live for the others */
     const char *bundle, *dir, *trust; /* dir: of an unpacked bundle */
-    bool allow_unsigned;
+    const char *application, *parts, *to;
+    long keep, check_seconds;
+    bool allow_unsigned, allow_unchecked, allow_downgrade, dry_run, budget;
     const struct deployment *deployment; /* what `dir` says, or NULL */
     long threads, samples, warmup, runs; /* samples 0: all */
     long memory_limit;                   /* bytes; 0: none */

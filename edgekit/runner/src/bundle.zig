@@ -18,6 +18,7 @@ pub const std_options: std.Options = .{ .enable_segfault_handler = false };
 
 comptime {
     _ = @import("deployment.zig");
+    _ = @import("device.zig");
 }
 
 const Bytes = extern struct {
@@ -39,6 +40,7 @@ const Bundle = extern struct {
     allow_unsigned: bool,
     manifest: Bytes,
     signature: Bytes,
+    believed: ?*const manifest.Manifest,
     files: usize,
     isa: usize,
     counter: u64,
@@ -51,11 +53,14 @@ const Bundle = extern struct {
     libstdcxx: [65]u8,
     signer: [65]u8,
     manifest_sha256: [65]u8,
+
+    fn file(self: *const Bundle, index: usize) manifest.File {
+        return self.believed.?.file(index);
+    }
 };
 
-const File = extern struct { path: [97]u8, mode: u32, size: u64 };
-
-var believed: manifest.Manifest = undefined;
+/// As `struct bundle_file`.
+const File = extern struct { path: [97]u8, mode: u32, size: u64, stored_size: u64, stored_sha256: [65]u8 };
 
 // -------------------------------------------------------------------------------------------------------- a container
 
@@ -72,7 +77,7 @@ export fn bundle_open(bundle: *Bundle) void {
 
 /// Reads the entry of file `index`, whose bytes go to `bundle_write`.
 export fn bundle_unpack_file(bundle: *Bundle, index: usize) void {
-    const file = believed.file(index);
+    const file = bundle.file(index);
     var name: [100]u8 = undefined;
     host.reading = file.path;
     const stored_name = std.fmt.bufPrint(&name, "{s}{s}", .{ file.path, if (file.compressed) ".zst" else "" });
@@ -82,13 +87,26 @@ export fn bundle_unpack_file(bundle: *Bundle, index: usize) void {
     bundle.read = position;
 }
 
+/// Writes file `index` from its stored bytes, a file of their own that C has open.
+export fn bundle_expand_file(bundle: *const Bundle, index: usize) void {
+    const file = bundle.file(index);
+    host.reading = file.path;
+    position = 0;
+    unpack(file);
+    refuseMore();
+}
+
 /// Reads the end.
 export fn bundle_close(bundle: *Bundle) void {
     host.reading = "the end of the bundle";
     readZeros(2 * tar.block);
+    refuseMore();
+    bundle.read = position;
+}
+
+fn refuseMore() void {
     var byte: [1]u8 = undefined;
     if (host.read(&byte) != 0) host.refuse("there are bytes behind it, at {d}", .{position});
-    bundle.read = position;
 }
 
 /// One of the first two entries: its size is what its header says, and nothing else of the header is.
@@ -207,7 +225,8 @@ const Content = struct {
 export fn bundle_believe(bundle: *Bundle) void {
     const text = bundle.manifest.slice();
     const signer = trust.signer(bundle.trust.slice(), bundle.allow_unsigned, bundle.signature.slice(), text);
-    believed = manifest.parse(text);
+    const believed = manifest.parse(text);
+    bundle.believed = kept(believed);
     bundle.files = believed.files.len;
     bundle.isa = believed.isa.len;
     bundle.counter = believed.counter;
@@ -223,22 +242,45 @@ export fn bundle_believe(bundle: *Bundle) void {
     copy(&bundle.manifest_sha256, &std.fmt.bytesToHex(digest, .lower));
 }
 
-/// Path, mode and size of file `index`.
-export fn bundle_file(index: usize, file: *File) void {
-    const found = believed.file(index);
+fn kept(believed: manifest.Manifest) *const manifest.Manifest {
+    const place: *manifest.Manifest = @ptrCast(@alignCast(host.memory(@sizeOf(manifest.Manifest)).ptr));
+    place.* = believed;
+    return place;
+}
+
+/// What the manifest says of file `index`.
+export fn bundle_file(bundle: *const Bundle, index: usize, file: *File) void {
+    fill(file, bundle.file(index));
+}
+
+/// Whether another bundle has a file with the bytes of file `index`, and which.
+export fn bundle_find(bundle: *const Bundle, index: usize, other: *const Bundle, file: *File) bool {
+    const wanted = bundle.file(index);
+    for (0..other.files) |i| {
+        const found = other.file(i);
+        if (found.size != wanted.size or !std.mem.eql(u8, &found.sha256, &wanted.sha256)) continue;
+        fill(file, found);
+        return true;
+    }
+    return false;
+}
+
+fn fill(file: *File, found: manifest.File) void {
     file.mode = found.mode;
     file.size = found.size;
+    file.stored_size = found.stored_size;
     copy(&file.path, found.path);
+    copy(&file.stored_sha256, &std.fmt.bytesToHex(found.stored_sha256, .lower));
 }
 
 /// The CPU feature `index` that the bundle asks for.
-export fn bundle_isa(index: usize) [*:0]const u8 {
-    return believed.isa[index].text;
+export fn bundle_isa(bundle: *const Bundle, index: usize) [*:0]const u8 {
+    return bundle.believed.?.isa[index].text;
 }
 
-/// Hashes file `index`, unpacked, which C has open.
-export fn bundle_verify_file(index: usize) void {
-    const file = believed.file(index);
+/// Hashes file `index`, unpacked, which C has open; with `copying` its bytes go to `bundle_write`.
+export fn bundle_read_file(bundle: *const Bundle, index: usize, copying: bool) void {
+    const file = bundle.file(index);
     var hash: Sha256 = .init(.{});
     var left = file.size;
     host.reading = file.path;
@@ -248,15 +290,16 @@ export fn bundle_verify_file(index: usize) void {
         if (count > left) host.refuse("longer than its {d} bytes", .{file.size});
         left -= count;
         hash.update(Stored.room[0..count]);
+        if (copying) host.write(Stored.room[0..count]);
     }
     if (left != 0) host.refuse("shorter than its {d} bytes", .{file.size});
     compareDigest(&hash, file.sha256);
 }
 
 /// Whether an unpacked bundle has a file, or else a folder, at `path`.
-export fn bundle_has(path: [*:0]const u8, folder: bool) bool {
+export fn bundle_has(bundle: *const Bundle, path: [*:0]const u8, folder: bool) bool {
     const name = std.mem.span(path);
-    for (believed.files) |file| {
+    for (bundle.believed.?.files) |file| {
         const path_of = file.path.text;
         if (!std.mem.startsWith(u8, path_of, name)) continue;
         if (if (folder) path_of.len > name.len and path_of[name.len] == '/' else path_of.len == name.len) return true;

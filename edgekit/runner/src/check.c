@@ -2,7 +2,8 @@
  *
  * - every element is finite and within the output's tolerance;
  * - every decision that counts is the same: the index of the greatest value along an axis, the first of equals;
- * - one sample at a time, of the expected values too.
+ * - one sample at a time, of the expected values too;
+ * - with --budget the latency that the bundle asks for is checked, too, once the outputs are right (budget.h).
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "budget.h"
 #include "deployment.h"
 #include "engine.h"
 #include "fail.h"
@@ -251,9 +253,9 @@ static const char *first_failure(const struct golden *goldens, size_t count) {
 }
 
 /* Everything that was found, and an error where that is not what was expected. */
-static void write_answer(struct engine *engine, const struct golden *goldens, size_t samples, struct json *j) {
+static void write_answer(struct engine *engine, const struct golden *goldens, size_t samples,
+                         const struct latency *latency, const char *failure, struct json *j) {
     size_t count = engine->options->deployment->output_count;
-    const char *failure = first_failure(goldens, count);
     json_open(j);
     json_begin(j, NULL, '{');
     json_int(j, "protocol", EKRUN_PROTOCOL);
@@ -265,6 +267,8 @@ static void write_answer(struct engine *engine, const struct golden *goldens, si
     for (size_t i = 0; i < count; i++)
         describe(&goldens[i], j);
     json_end(j, ']');
+    if (engine->options->budget)
+        write_latency(latency, j);
     if (failure)
         write_error(j, EXIT_REFUSED, failure);
     json_end(j, '}');
@@ -298,11 +302,16 @@ void check(const struct options *options) {
     for (size_t i = 0; i < d->output_count; i++)
         golden_open(&goldens[i], &d->outputs[i], &engine);
     run_all(goldens, d->output_count, &engine, &feeds);
-    write_answer(&engine, goldens, feeds.samples, &j);
+    const char *failure = first_failure(goldens, d->output_count);
+    struct latency latency = {0};
+    if (options->budget && !failure) {
+        check_budget(&latency, &engine, &feeds);
+        failure = *latency.failure ? latency.failure : NULL;
+    }
+    write_answer(&engine, goldens, feeds.samples, &latency, failure, &j);
     engine.ops->close(&engine);
     feeds_close(&feeds, &engine);
     json_print(&j);
-    const char *failure = first_failure(goldens, d->output_count);
     if (failure)
         finish_failed(EXIT_REFUSED, failure);
 }

@@ -42,17 +42,18 @@ struct part {
     int cpus;
 };
 
-static void write_features(struct json *j, unsigned long bits, const char *const *names, size_t count) {
+static size_t add_features(const char **found, unsigned long bits, const char *const *names, size_t count) {
+    size_t added = 0;
     for (size_t bit = 0; bit < count; bit++)
         if (bits >> bit & 1)
-            json_string(j, NULL, names[bit]);
+            found[added++] = names[bit];
+    return added;
 }
 
-void write_isa(struct json *j) {
-    json_begin(j, "isa", '[');
-    write_features(j, getauxval(AT_HWCAP), HWCAP_NAMES, sizeof HWCAP_NAMES / sizeof *HWCAP_NAMES);
-    write_features(j, getauxval(AT_HWCAP2_KEY), HWCAP2_NAMES, sizeof HWCAP2_NAMES / sizeof *HWCAP2_NAMES);
-    json_end(j, ']');
+size_t cpu_features(const char *names[MOST_FEATURES]) {
+    size_t count = add_features(names, getauxval(AT_HWCAP), HWCAP_NAMES, sizeof HWCAP_NAMES / sizeof *HWCAP_NAMES);
+    return count + add_features(names + count, getauxval(AT_HWCAP2_KEY), HWCAP2_NAMES,
+                                sizeof HWCAP2_NAMES / sizeof *HWCAP2_NAMES);
 }
 
 static const char *part_name(const struct part *part) {

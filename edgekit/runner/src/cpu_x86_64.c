@@ -48,19 +48,19 @@ static uint64_t enabled_state(uint32_t leaf1_ecx) {
     return (uint64_t)high << 32 | low;
 }
 
-void write_isa(struct json *j) {
+size_t cpu_features(const char *names[MOST_FEATURES]) {
+    size_t count = 0;
     uint32_t regs[LEAF_COUNT][4] = {{0}};
     __get_cpuid(1, &regs[LEAF_1][EAX], &regs[LEAF_1][EBX], &regs[LEAF_1][ECX], &regs[LEAF_1][EDX]);
     uint32_t *seven = regs[LEAF_7_0], *seven_one = regs[LEAF_7_1];
     if (__get_cpuid_count(7, 0, &seven[EAX], &seven[EBX], &seven[ECX], &seven[EDX]) && seven[EAX] >= 1)
         __get_cpuid_count(7, 1, &seven_one[EAX], &seven_one[EBX], &seven_one[ECX], &seven_one[EDX]);
     uint64_t state = enabled_state(regs[LEAF_1][ECX]);
-    json_begin(j, "isa", '[');
     for (size_t i = 0; i < sizeof FEATURES / sizeof *FEATURES; i++)
         if (regs[FEATURES[i].leaf][FEATURES[i].reg] >> FEATURES[i].bit & 1 &&
             (state & FEATURES[i].state) == FEATURES[i].state)
-            json_string(j, NULL, FEATURES[i].name);
-    json_end(j, ']');
+            names[count++] = FEATURES[i].name;
+    return count;
 }
 
 void write_cpu_model(struct json *j) {

@@ -11,8 +11,6 @@
 #include "fail.h"
 #include "source.h"
 
-#define DEPLOYMENT_FILE "deployment.json"
-
 static char *folder; /* absolute */
 
 const char *deployment_path(const char *path) {
@@ -31,7 +29,7 @@ static void read_deployment(const char *dir, struct deployment *deployment) {
         fail(EXIT_INPUT, "%s: it has no " DEPLOYMENT_FILE ": not an unpacked bundle", dir);
     struct bytes text = source_load(fd, DEPLOYMENT_FILE, DEPLOYMENT_FILE, MANIFEST_MAX_BYTES);
     close(fd);
-    const char *reason = deployment_parse(text.at, text.size, deployment);
+    const char *reason = deployment_parse(text.at, text.size, allocate(DEPLOYMENT_ROOM, 1), deployment);
     if (reason)
         fail(EXIT_INPUT, DEPLOYMENT_FILE ": %s", reason);
 }

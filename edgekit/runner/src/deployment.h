@@ -21,6 +21,8 @@ struct expected {
     size_t decided_count;
 };
 
+#define DEPLOYMENT_FILE "deployment.json"
+
 /* As `Deployment` in deployment.zig. */
 struct deployment {
     const char *engine, *library, *model, *precision, *reset;
@@ -28,10 +30,13 @@ struct deployment {
     struct pairs options, states, inputs;
     struct expected *outputs;
     size_t output_count;
+    const char *budget_percentile, *budget_ms; /* numbers; NULL: no latency is asked for */
+    const char *engine_version;                /* empty: not told */
 };
 
-/* NULL, or why `text` is none. */
-const char *deployment_parse(const void *text, size_t size, struct deployment *deployment);
+/* NULL, or why `text` is none. What is read is kept in `room`, DEPLOYMENT_ROOM bytes of which few are touched. */
+#define DEPLOYMENT_ROOM (4 << 20)
+const char *deployment_parse(const void *text, size_t size, void *room, struct deployment *deployment);
 
 /* Adds what the folder options->dir says. Fails with EXIT_INPUT. */
 void deployment_fill(struct options *options);

@@ -8,11 +8,10 @@ const host = @import("host.zig");
 const json = @import("json.zig");
 const manifest = @import("manifest.zig");
 
-const room = 4 << 20;
-
 const Raw = struct {
     format: json.Number,
     engine: json.Text,
+    engine_version: ?json.Text = null,
     library: json.Text,
     model: json.Text,
     threads: json.Number,
@@ -20,6 +19,9 @@ const Raw = struct {
     options: json.Pairs,
     state: json.Pairs,
     golden: ?Golden,
+    latency_budget: ?Budget = null,
+
+    const Budget = struct { percentile: json.Real, ms: json.Real };
 
     const Golden = struct {
         samples: json.Number,
@@ -49,6 +51,9 @@ const Decided = union(enum) {
     }
 };
 
+/// DEPLOYMENT_ROOM in deployment.h.
+const room_bytes = 4 << 20;
+
 const Pairs = extern struct { items: ?[*]const json.Pair, count: usize };
 
 const Output = extern struct {
@@ -76,11 +81,15 @@ const Deployment = extern struct {
     inputs: Pairs,
     outputs: ?[*]const Output,
     output_count: usize,
+    budget_percentile: ?[*:0]const u8,
+    budget_ms: ?[*:0]const u8,
+    engine_version: [*:0]const u8,
 };
 
-export fn deployment_parse(text: [*]const u8, size: usize, deployment: *Deployment) ?[*:0]const u8 {
+/// What is read is kept in `room`.
+export fn deployment_parse(text: [*]const u8, size: usize, room: *[room_bytes]u8, deployment: *Deployment) ?[*:0]const u8 {
     host.reading = "deployment.json";
-    var memory: std.heap.FixedBufferAllocator = .init(host.memory(room));
+    var memory: std.heap.FixedBufferAllocator = .init(room);
     const raw = json.parse(Raw, text[0..size], memory.allocator(), true) catch |problem| return @errorName(problem);
     if (raw.format.value != 1) return "its format is not known, this ekrun reads 1";
     fill(raw, deployment, memory.allocator()) catch |problem| return @errorName(problem);
@@ -104,6 +113,9 @@ fn fill(raw: Raw, deployment: *Deployment, allocator: std.mem.Allocator) Problem
         .inputs = .{ .items = null, .count = 0 },
         .outputs = null,
         .output_count = 0,
+        .engine_version = if (raw.engine_version) |version| version.text else "",
+        .budget_percentile = if (raw.latency_budget) |budget| budget.percentile.text else null,
+        .budget_ms = if (raw.latency_budget) |budget| budget.ms.text else null,
     };
     const golden = raw.golden orelse return;
     for (golden.inputs.items) |pair| if (!manifest.isPath(std.mem.span(pair.value))) return error.NotAPath;

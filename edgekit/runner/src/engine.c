@@ -13,13 +13,17 @@
 #include "limit.h"
 #include "proc.h"
 
-static void open_library(const char *path, void **library) {
+#define LONGEST_PATH 4096
+
+static bool open_library(const char *path, void **library) {
     *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!*library) {
-        const char *reason = dlerror();
-        reason = reason ? reason : path;
-        fail(unless_memory(EXIT_LIBRARY, reason), "%s", reason);
-    }
+    return *library != NULL;
+}
+
+static _Noreturn void fail_to_open(const char *path) {
+    const char *reason = dlerror();
+    reason = reason ? reason : path;
+    fail(unless_memory(EXIT_LIBRARY, reason), "%s", reason);
 }
 
 /* `prefix` and a version: libstdc++.so.6.0.30, not the libstdc++.so.6.0.30-gdb.py that a system keeps beside it. */
@@ -30,30 +34,34 @@ static bool is_library(const char *name, const char *prefix) {
 
 /* Opened by absolute path before the engine's library, they satisfy its DT_NEEDED by soname: no LD_LIBRARY_PATH, and no
  * mixture with a system copy. */
-static void open_companions(const char *folder, const char *prefix) {
+static void open_companions(const char *library, const char *prefix) {
+    char folder[LONGEST_PATH], path[LONGEST_PATH + 256];
+    bool opened = true;
+    snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(library, '/') - library), library);
     DIR *dir = opendir(folder);
     if (!dir)
         return; /* dlopen of the library itself gives the reason */
-    for (struct dirent *entry; (entry = readdir(dir));) {
-        char path[4096];
-        void *library;
+    for (struct dirent *entry; opened && (entry = readdir(dir));) {
+        void *companion;
         if (!is_library(entry->d_name, prefix))
             continue;
-        if (snprintf(path, sizeof path, "%s/%s", folder, entry->d_name) < (int)sizeof path)
-            open_library(path, &library);
+        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        opened = open_library(path, &companion);
     }
     closedir(dir);
+    if (!opened)
+        fail_to_open(path);
 }
 
 static void load_library(struct engine *engine) {
     int64_t started = now_ns();
     const char *path = engine->options->lib;
-    char *folder = allocate(strlen(path) + 1, 1);
-    memcpy(folder, path, (size_t)(strrchr(path, '/') - path));
+    if (strlen(path) >= LONGEST_PATH)
+        fail(EXIT_LIBRARY, "%.64s...: %s", path, strerror(ENAMETOOLONG));
     for (const char *const *prefix = engine->ops->companions; *prefix; prefix++)
-        open_companions(folder, *prefix);
-    free(folder);
-    open_library(path, &engine->library);
+        open_companions(path, *prefix);
+    if (!open_library(path, &engine->library))
+        fail_to_open(path);
     engine->ops->load(engine);
     engine->library_load_ns = now_ns() - started;
 }
@@ -67,7 +75,7 @@ static void check_model_file(const char *path) {
         fail(EXIT_MODEL, "%s: not a regular file", path);
 }
 
-void engine_open(struct engine *engine, const struct options *options) {
+void engine_load(struct engine *engine, const struct options *options) {
     static const struct engine_ops *const engines[] = {&ENGINE_ONNXRUNTIME, &ENGINE_OPENVINO};
     *engine = (struct engine){.options = options, .model_read_ns = -1};
     for (size_t i = 0; i < sizeof engines / sizeof *engines; i++)
@@ -77,7 +85,37 @@ void engine_open(struct engine *engine, const struct options *options) {
         fail(EXIT_USAGE, "--engine takes onnxruntime or openvino, not %s", options->engine);
     check_model_file(options->model);
     load_library(engine);
+}
+
+void engine_open(struct engine *engine, const struct options *options) {
+    engine_load(engine, options);
+    engine->lane_count = (size_t)options->streams;
     engine->ops->open(engine);
+}
+
+void engine_branch(struct engine *branch, const struct engine *engine) {
+    *branch = *engine;
+    branch->impl = NULL;
+    branch->is_branch = true;
+    branch->lane_count = 1;
+    engine->ops->branch(branch, engine);
+}
+
+static void free_ports(struct port *ports, size_t count) {
+    for (size_t i = 0; ports && i < count; i++)
+        free(ports[i].name);
+    free(ports);
+}
+
+void engine_close(struct engine *engine) {
+    if (engine->impl)
+        engine->ops->close(engine);
+    engine->impl = NULL;
+    if (engine->is_branch)
+        return;
+    free_ports(engine->inputs, engine->input_count);
+    free_ports(engine->outputs, engine->output_count);
+    engine->inputs = engine->outputs = NULL;
 }
 
 static long find_port(const struct port *ports, size_t count, const char *name) {
@@ -128,6 +166,12 @@ void engine_describe(struct engine *engine, struct json *j) {
     describe_time(j, "library_load_ms", engine->library_load_ns);
     describe_time(j, "model_read_ms", engine->model_read_ns);
     describe_time(j, "session_create_ms", engine->session_create_ns);
+}
+
+char *copy_text(const char *text) {
+    size_t size = strlen(text) + 1;
+    char *copy = malloc(size);
+    return copy ? memcpy(copy, text, size) : NULL;
 }
 
 void *engine_symbol(struct engine *engine, const char *name) {

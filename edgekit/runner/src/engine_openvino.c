@@ -109,6 +109,7 @@ struct openvino {
     ov_model *model;
     ov_compiled *compiled;
     struct lane *lanes;
+    ov_port *port;            /* while it is read */
     struct ov_layers skipped; /* verb layers */
     char *resolved;
 };
@@ -134,8 +135,12 @@ static int to_ov(enum dtype dtype) {
 static void must(struct openvino *ov, int status, enum exit_code code, const char *what) {
     if (status == 0)
         return;
-    const char *message = ov->api.ov_get_last_err_msg();
-    message = message ? message : "";
+    char message[2048] = "";
+    const char *told = ov->api.ov_get_last_err_msg(); /* a copy, and of whichever thread failed last */
+    if (told) {
+        snprintf(message, sizeof message, "%s", told);
+        ov->api.ov_free(told);
+    }
     if (*message)
         fail(unless_memory(code, message), "%s: %s", what, message);
     fail(code, "%s: OpenVINO status %d", what, status);
@@ -162,11 +167,12 @@ static void check_numbering(struct engine *engine, struct openvino *ov) {
         if (OV_DTYPES[type] == DT_NONE)
             continue;
         must(ov, ov->api.ov_tensor_create(type, shape, &tensor), EXIT_LIBRARY, "element types");
-        must(ov, ov->api.ov_tensor_get_byte_size(tensor, &bytes), EXIT_LIBRARY, "element types");
+        int status = ov->api.ov_tensor_get_byte_size(tensor, &bytes);
+        ov->api.ov_tensor_free(tensor);
+        must(ov, status, EXIT_LIBRARY, "element types");
         if (bytes != 8 * DTYPES[OV_DTYPES[type]].size)
             fail(EXIT_LIBRARY, "OpenVINO %s numbers its element types in another way than 2025 to 2026 do",
                  engine->version);
-        ov->api.ov_tensor_free(tensor);
     }
 }
 
@@ -220,42 +226,55 @@ static void apply_settings(struct openvino *ov, const struct options *asked) {
         set_property(ov, &asked->engine_options.items[i]);
 }
 
+static void close_port(struct openvino *ov) {
+    if (ov->port)
+        ov->api.ov_output_const_port_free(ov->port);
+    ov->port = NULL;
+}
+
 /* A tensor needs no name: then it goes by `unnamed`, or is refused where that is NULL. */
 static char *port_name(struct openvino *ov, const ov_port *port, const char *unnamed) {
     char *name = NULL;
     int status = ov->api.ov_port_get_any_name(port, &name);
     if (!unnamed)
         must(ov, status, EXIT_MODEL, "name of a tensor");
-    const char *shown = status == 0 ? name : unnamed;
-    char *copy = allocate(strlen(shown) + 1, 1);
-    strcpy(copy, shown);
+    char *copy = copy_text(status == 0 ? name : unnamed);
     if (name)
         ov->api.ov_free(name);
+    if (!copy)
+        fail(EXIT_MEMORY, "out of memory for the name of a tensor");
     return copy;
 }
 
+static int read_shape(const struct api *api, const ov_port *handle, struct port *port) {
+    struct ov_partial_shape shape = {0};
+    int status = api->ov_port_get_partial_shape(handle, &shape);
+    if (status != 0)
+        return status;
+    bool ranked = shape.rank.min == shape.rank.max;
+    port->rank = !ranked ? -1 : shape.rank.min > INT16_MAX ? INT16_MAX : (int)shape.rank.min;
+    for (int i = 0; i < port->rank && i < MAX_RANK; i++)
+        port->dims[i] = shape.dims[i].min == shape.dims[i].max ? shape.dims[i].min : -1;
+    api->ov_partial_shape_free(&shape);
+    return 0;
+}
+
+/* The handle stays in `ov`, for close, where this fails. */
 static void read_port(struct openvino *ov, struct port *port, size_t index, bool is_input) {
     const struct api *api = &ov->api;
-    struct ov_partial_shape shape = {0};
-    ov_port *handle;
     char unnamed[32];
     int type;
     snprintf(unnamed, sizeof unnamed, "output%zu", index);
     must(ov,
          (is_input ? api->ov_compiled_model_input_by_index : api->ov_compiled_model_output_by_index)(ov->compiled,
-                                                                                                     index, &handle),
+                                                                                                     index, &ov->port),
          EXIT_MODEL, "tensor of the model");
-    port->name = port_name(ov, handle, is_input ? NULL : unnamed);
-    must(ov, api->ov_port_get_element_type(handle, &type), EXIT_MODEL, port->name);
-    must(ov, api->ov_port_get_partial_shape(handle, &shape), EXIT_MODEL, port->name);
-    bool ranked = shape.rank.min == shape.rank.max;
+    port->name = port_name(ov, ov->port, is_input ? NULL : unnamed);
+    must(ov, api->ov_port_get_element_type(ov->port, &type), EXIT_MODEL, port->name);
+    must(ov, read_shape(api, ov->port, port), EXIT_MODEL, port->name);
     port->dtype = from_ov(type);
-    port->rank = !ranked ? -1 : shape.rank.min > INT16_MAX ? INT16_MAX : (int)shape.rank.min;
     check_port(port, is_input ? "input" : "output");
-    for (int i = 0; i < port->rank; i++)
-        port->dims[i] = shape.dims[i].min == shape.dims[i].max ? shape.dims[i].min : -1;
-    api->ov_partial_shape_free(&shape);
-    api->ov_output_const_port_free(handle);
+    close_port(ov);
 }
 
 static void read_ports(struct engine *engine, struct openvino *ov) {
@@ -269,16 +288,16 @@ static void read_ports(struct engine *engine, struct openvino *ov) {
         read_port(ov, &engine->outputs[i], i, false);
 }
 
-static void open_lanes(struct openvino *ov, const struct options *asked) {
-    ov->lanes = allocate((size_t)asked->streams, sizeof *ov->lanes);
-    for (long i = 0; i < asked->streams; i++)
+static void open_lanes(struct engine *engine, struct openvino *ov) {
+    ov->lanes = allocate(engine->lane_count, sizeof *ov->lanes);
+    for (size_t i = 0; i < engine->lane_count; i++)
         must(ov, ov->api.ov_compiled_model_create_infer_request(ov->compiled, &ov->lanes[i].request), EXIT_MODEL,
-             asked->model);
+             engine->options->model);
 }
 
 /* Once the number of ports is known. */
 static void fit_lanes(struct engine *engine, struct openvino *ov) {
-    for (long i = 0; i < engine->options->streams; i++) {
+    for (size_t i = 0; i < engine->lane_count; i++) {
         ov->lanes[i].inputs = allocate(engine->input_count, sizeof *ov->lanes[i].inputs);
         ov->lanes[i].outputs = allocate(engine->output_count, sizeof *ov->lanes[i].outputs);
     }
@@ -296,12 +315,22 @@ static void openvino_open(struct engine *engine) {
     int64_t read = now_ns();
     must(ov, ov->api.ov_core_compile_model(ov->core, ov->model, DEVICE, (size_t)0, &ov->compiled), EXIT_MODEL,
          asked->model);
-    open_lanes(ov, asked);
+    open_lanes(engine, ov);
     engine->model_read_ns = read - created;
     engine->session_create_ns = created - started + now_ns() - read;
     ov->api.ov_model_free(ov->model); /* the compiled model holds what it needs */
+    ov->model = NULL;
     read_ports(engine, ov);
     fit_lanes(engine, ov);
+}
+
+/* Core and compiled model are the engine's, which outlives it. */
+static void openvino_branch(struct engine *branch, const struct engine *engine) {
+    const struct openvino *whole = engine->impl;
+    struct openvino *ov = branch->impl = allocate(1, sizeof *ov);
+    *ov = (struct openvino){.api = whole->api, .compiled = whole->compiled};
+    open_lanes(branch, ov);
+    fit_lanes(branch, ov);
 }
 
 static void openvino_bind(struct engine *engine, size_t lane, size_t index, const struct tensor *tensor) {
@@ -312,10 +341,10 @@ static void openvino_bind(struct engine *engine, size_t lane, size_t index, cons
     ov_tensor *made;
     must(ov, ov->api.ov_tensor_create_from_host_ptr(to_ov(tensor->dtype), shape, tensor->data, &made), EXIT_INPUT,
          name);
-    must(ov, ov->api.ov_infer_request_set_input_tensor_by_index(l->request, index, made), EXIT_INPUT, name);
     if (l->inputs[index])
-        ov->api.ov_tensor_free(l->inputs[index]);
+        ov->api.ov_tensor_free(l->inputs[index]); /* the request holds it as long as it needs it */
     l->inputs[index] = made;
+    must(ov, ov->api.ov_infer_request_set_input_tensor_by_index(l->request, index, made), EXIT_INPUT, name);
 }
 
 static void openvino_infer(struct engine *engine, size_t lane) {
@@ -334,13 +363,13 @@ static void openvino_output(struct engine *engine, size_t lane, size_t index, st
     int status = ov->api.ov_tensor_get_shape(*tensor, &shape);
     if (status != OV_INVALID_C_PARAM) /* what it answers for a scalar: its shape record cannot have rank 0 */
         must(ov, status, EXIT_INFERENCE, name);
-    if (shape.rank > MAX_RANK)
-        fail(EXIT_INFERENCE, "output '%s' has more than %d dimensions", name, MAX_RANK);
     view->dtype = engine->outputs[index].dtype;
-    view->rank = (int)shape.rank;
-    if (shape.rank)
-        memcpy(view->dims, shape.dims, (size_t)shape.rank * sizeof *view->dims);
+    view->rank = shape.rank <= MAX_RANK ? (int)shape.rank : -1;
+    if (view->rank > 0)
+        memcpy(view->dims, shape.dims, (size_t)view->rank * sizeof *view->dims);
     ov->api.ov_shape_free(&shape);
+    if (view->rank < 0)
+        fail(EXIT_INFERENCE, "output '%s' has more than %d dimensions", name, MAX_RANK);
     if (!shape_bytes(view->dims, view->rank, DTYPES[view->dtype].size, &view->bytes))
         fail(EXIT_INFERENCE, "output '%s' is too large", name);
     size_t present;
@@ -371,7 +400,7 @@ static const char *openvino_resolve(struct engine *engine, const char *name, boo
                                                                                                   &port) != 0)
         return NULL;
     free(ov->resolved);
-    ov->resolved = port_name(ov, port, NULL);
+    ov->resolved = port_name(ov, port, name);
     api->ov_output_const_port_free(port);
     return ov->resolved;
 }
@@ -455,24 +484,40 @@ static void openvino_write_layers(struct engine *engine, int64_t runs, struct js
     ov->api.ov_profiling_info_list_free(&layers);
 }
 
+static void free_tensors(struct openvino *ov, ov_tensor **tensors, size_t count) {
+    for (size_t i = 0; tensors && i < count; i++)
+        if (tensors[i])
+            ov->api.ov_tensor_free(tensors[i]);
+    free(tensors);
+}
+
 static void close_lane(struct engine *engine, struct openvino *ov, const struct lane *l) {
-    for (size_t i = 0; i < engine->input_count; i++)
-        if (l->inputs[i])
-            ov->api.ov_tensor_free(l->inputs[i]);
-    ov->api.ov_infer_request_free(l->request);
-    free(l->inputs);
-    free(l->outputs);
+    free_tensors(ov, l->inputs, engine->input_count);
+    free_tensors(ov, l->outputs, engine->output_count);
+    if (l->request)
+        ov->api.ov_infer_request_free(l->request);
+}
+
+/* What was made, where opening has failed on the way. */
+static void close_model(struct openvino *ov) {
+    close_port(ov);
+    if (ov->skipped.items)
+        ov->api.ov_profiling_info_list_free(&ov->skipped);
+    if (ov->compiled)
+        ov->api.ov_compiled_model_free(ov->compiled);
+    if (ov->model)
+        ov->api.ov_model_free(ov->model);
+    if (ov->core)
+        ov->api.ov_core_free(ov->core);
 }
 
 static void openvino_close(struct engine *engine) {
     struct openvino *ov = engine->impl;
-    for (long i = 0; i < engine->options->streams; i++)
+    for (size_t i = 0; ov->lanes && i < engine->lane_count; i++)
         close_lane(engine, ov, &ov->lanes[i]);
     free(ov->lanes);
-    if (ov->skipped.items)
-        ov->api.ov_profiling_info_list_free(&ov->skipped);
-    ov->api.ov_compiled_model_free(ov->compiled);
-    ov->api.ov_core_free(ov->core);
+    if (!engine->is_branch)
+        close_model(ov);
     free(ov->resolved);
     free(ov);
 }
@@ -482,6 +527,7 @@ const struct engine_ops ENGINE_OPENVINO = {
     .companions = COMPANIONS,
     .load = openvino_load,
     .open = openvino_open,
+    .branch = openvino_branch,
     .bind = openvino_bind,
     .infer = openvino_infer,
     .output = openvino_output,

@@ -24,7 +24,7 @@ typedef struct OrtTensorInfo OrtTensorInfo;
 typedef struct OrtMemoryInfo OrtMemoryInfo;
 typedef struct OrtAllocator OrtAllocator;
 
-enum { ORT_LOG_ERROR = 3, ORT_TYPE_TENSOR = 1, ORT_ARENA_ALLOCATOR = 1, ORT_MEMORY_DEFAULT = 0 };
+enum { ORT_LOG_ERROR = 3, ORT_LOG_FATAL = 4, ORT_TYPE_TENSOR = 1, ORT_ARENA_ALLOCATOR = 1, ORT_MEMORY_DEFAULT = 0 };
 
 #define ORT_FUNCTIONS(X)                                                                                               \
     X(2, const char *, GetErrorMessage, (const OrtStatus *))                                                           \
@@ -119,9 +119,11 @@ static int to_ort(enum dtype dtype) {
 }
 
 static void must(struct ort *ort, OrtStatus *status, enum exit_code code, const char *what) {
+    char message[2048];
     if (!status)
         return;
-    const char *message = ort->api.GetErrorMessage(status);
+    snprintf(message, sizeof message, "%s", ort->api.GetErrorMessage(status));
+    ort->api.ReleaseStatus(status);
     fail(unless_memory(code, message), "%s: %s", what, message);
 }
 
@@ -189,6 +191,9 @@ static bool is_config_entry(const char *key) {
     return strcmp(key, INTER_OP) != 0;
 }
 
+/* libekrun, which has no verb, prints nothing: what ONNX Runtime would say there it also returns. */
+static int log_level(const struct options *asked) { return asked->verb ? ORT_LOG_ERROR : ORT_LOG_FATAL; }
+
 static void create_options(struct ort *ort, const struct options *asked) {
     const struct api *api = &ort->api;
     must(ort, api->CreateSessionOptions(&ort->options), EXIT_LIBRARY, "session options");
@@ -196,7 +201,7 @@ static void create_options(struct ort *ort, const struct options *asked) {
     OrtStatus *(*arena)(OrtOptions *) = number_of(asked, &ARENA) ? api->EnableCpuMemArena : api->DisableCpuMemArena;
     OrtStatus *(*pattern)(OrtOptions *) =
         number_of(asked, &MEM_PATTERN) ? api->EnableMemPattern : api->DisableMemPattern;
-    must(ort, api->SetSessionLogSeverityLevel(o, ORT_LOG_ERROR), EXIT_USAGE, "log level");
+    must(ort, api->SetSessionLogSeverityLevel(o, log_level(asked)), EXIT_USAGE, "log level");
     must(ort, api->SetIntraOpNumThreads(o, (int)asked->threads), EXIT_USAGE, "--threads");
     must(ort, api->SetInterOpNumThreads(o, inter_op_threads(asked)), EXIT_USAGE, INTER_OP);
     must(ort, api->SetSessionGraphOptimizationLevel(o, number_of(asked, &OPTIMIZATION)), EXIT_USAGE, OPTIMIZATION.name);
@@ -212,33 +217,61 @@ static void create_options(struct ort *ort, const struct options *asked) {
     }
 }
 
-/* ORT says "rank 0" both of a scalar and of a tensor without a declared shape, so rank 0 is taken as undeclared. */
-static void read_port(struct ort *ort, struct port *port, size_t index, bool is_input) {
-    const struct api *api = &ort->api;
-    OrtTypeInfo *info;
-    const OrtTensorInfo *tensor;
-    char *name;
+/* Dimensions only where they fit. */
+static OrtStatus *read_shape(const struct api *api, const OrtTensorInfo *info, int *type, size_t *rank, int64_t *dims) {
+    OrtStatus *status = api->GetTensorElementType(info, type);
+    if (!status)
+        status = api->GetDimensionsCount(info, rank);
+    if (!status && *rank <= MAX_RANK)
+        status = api->GetDimensions(info, dims, *rank);
+    return status;
+}
+
+struct value_type {
     int kind, type;
     size_t rank;
+};
+
+static OrtStatus *read_type(const struct api *api, const OrtTypeInfo *info, struct value_type *found, int64_t *dims) {
+    const OrtTensorInfo *tensor;
+    OrtStatus *status = api->GetOnnxTypeFromTypeInfo(info, &found->kind);
+    if (status || found->kind != ORT_TYPE_TENSOR)
+        return status;
+    status = api->CastTypeInfoToTensorInfo(info, &tensor);
+    return status ? status : read_shape(api, tensor, &found->type, &found->rank, dims);
+}
+
+static char *port_name(struct ort *ort, size_t index, bool is_input) {
+    const struct api *api = &ort->api;
+    char *name;
     must(ort,
          (is_input ? api->SessionGetInputName : api->SessionGetOutputName)(ort->session, index, ort->allocator, &name),
          EXIT_MODEL, "name of a tensor");
-    port->name = allocate(strlen(name) + 1, 1);
-    strcpy(port->name, name);
-    must(ort, api->AllocatorFree(ort->allocator, name), EXIT_MODEL, port->name);
+    char *copy = copy_text(name);
+    OrtStatus *status = api->AllocatorFree(ort->allocator, name);
+    if (!copy)
+        fail(EXIT_MEMORY, "out of memory for the name of a tensor");
+    if (status)
+        api->ReleaseStatus(status); /* nothing follows from a name that cannot be freed */
+    return copy;
+}
+
+/* ORT says "rank 0" both of a scalar and of a tensor without a declared shape, so rank 0 is taken as undeclared. */
+static void read_port(struct ort *ort, struct port *port, size_t index, bool is_input) {
+    const struct api *api = &ort->api;
+    struct value_type found = {0};
+    OrtTypeInfo *info;
+    port->name = port_name(ort, index, is_input);
     must(ort, (is_input ? api->SessionGetInputTypeInfo : api->SessionGetOutputTypeInfo)(ort->session, index, &info),
          EXIT_MODEL, port->name);
-    must(ort, api->GetOnnxTypeFromTypeInfo(info, &kind), EXIT_MODEL, port->name);
-    if (kind != ORT_TYPE_TENSOR)
-        fail(EXIT_MODEL, "%s '%s' is not a tensor", is_input ? "input" : "output", port->name);
-    must(ort, api->CastTypeInfoToTensorInfo(info, &tensor), EXIT_MODEL, port->name);
-    must(ort, api->GetTensorElementType(tensor, &type), EXIT_MODEL, port->name);
-    must(ort, api->GetDimensionsCount(tensor, &rank), EXIT_MODEL, port->name);
-    port->dtype = from_ort(type);
-    port->rank = rank ? (int)rank : -1;
-    check_port(port, is_input ? "input" : "output");
-    must(ort, api->GetDimensions(tensor, port->dims, rank), EXIT_MODEL, port->name);
+    OrtStatus *status = read_type(api, info, &found, port->dims);
     api->ReleaseTypeInfo(info);
+    must(ort, status, EXIT_MODEL, port->name);
+    if (found.kind != ORT_TYPE_TENSOR)
+        fail(EXIT_MODEL, "%s '%s' is not a tensor", is_input ? "input" : "output", port->name);
+    port->dtype = from_ort(found.type);
+    port->rank = found.rank ? (int)found.rank : -1;
+    check_port(port, is_input ? "input" : "output");
 }
 
 static void read_ports(struct engine *engine, struct ort *ort) {
@@ -259,9 +292,8 @@ static void read_ports(struct engine *engine, struct ort *ort) {
 }
 
 static void open_lanes(struct engine *engine, struct ort *ort) {
-    size_t count = (size_t)engine->options->streams;
-    ort->lanes = allocate(count, sizeof *ort->lanes);
-    for (size_t i = 0; i < count; i++) {
+    ort->lanes = allocate(engine->lane_count, sizeof *ort->lanes);
+    for (size_t i = 0; i < engine->lane_count; i++) {
         ort->lanes[i].inputs = allocate(engine->input_count, sizeof *ort->lanes[i].inputs);
         ort->lanes[i].outputs = allocate(engine->output_count, sizeof *ort->lanes[i].outputs);
     }
@@ -274,7 +306,7 @@ static void ort_open(struct engine *engine) {
         fail(EXIT_USAGE, "--precision is for openvino: onnxruntime computes in the model's own types");
     int64_t started = now_ns();
     must(ort, ort->api.GetAllocatorWithDefaultOptions(&ort->allocator), EXIT_LIBRARY, "allocator");
-    must(ort, ort->api.CreateEnv(ORT_LOG_ERROR, "ekrun", &ort->env), EXIT_LIBRARY, "environment");
+    must(ort, ort->api.CreateEnv(log_level(asked), "ekrun", &ort->env), EXIT_LIBRARY, "environment");
     create_options(ort, asked);
     must(ort, ort->api.CreateSession(ort->env, asked->model, ort->options, &ort->session), EXIT_MODEL, asked->model);
     engine->session_create_ns = now_ns() - started;
@@ -284,11 +316,20 @@ static void ort_open(struct engine *engine) {
     open_lanes(engine, ort);
 }
 
+/* The session, its options and names are the engine's, which outlives it. */
+static void ort_branch(struct engine *branch, const struct engine *engine) {
+    struct ort *ort = branch->impl = allocate(1, sizeof *ort);
+    *ort = *(const struct ort *)engine->impl;
+    ort->lanes = NULL;
+    open_lanes(branch, ort);
+}
+
 static void ort_bind(struct engine *engine, size_t lane, size_t index, const struct tensor *tensor) {
     struct ort *ort = engine->impl;
     OrtValue **bound = &ort->lanes[lane].inputs[index];
     if (*bound)
         ort->api.ReleaseValue(*bound);
+    *bound = NULL;
     must(ort,
          ort->api.CreateTensorWithDataAsOrtValue(ort->memory, tensor->data, tensor->bytes, tensor->dims,
                                                  (size_t)tensor->rank, to_ort(tensor->dtype), bound),
@@ -311,24 +352,24 @@ static void ort_output(struct engine *engine, size_t lane, size_t index, struct 
     int type;
     size_t rank;
     must(ort, ort->api.GetTensorTypeAndShape(value, &info), EXIT_INFERENCE, name);
-    must(ort, ort->api.GetTensorElementType(info, &type), EXIT_INFERENCE, name);
-    must(ort, ort->api.GetDimensionsCount(info, &rank), EXIT_INFERENCE, name);
+    OrtStatus *status = read_shape(&ort->api, info, &type, &rank, view->dims);
+    ort->api.ReleaseTensorTypeAndShapeInfo(info);
+    must(ort, status, EXIT_INFERENCE, name);
     if (rank > MAX_RANK || from_ort(type) != engine->outputs[index].dtype)
         fail(EXIT_INFERENCE, "output '%s' is not of its declared type, or has more than %d dimensions", name, MAX_RANK);
     view->dtype = from_ort(type);
     view->rank = (int)rank;
-    must(ort, ort->api.GetDimensions(info, view->dims, rank), EXIT_INFERENCE, name);
     must(ort, ort->api.GetTensorMutableData(value, &view->data), EXIT_INFERENCE, name);
     if (!shape_bytes(view->dims, view->rank, DTYPES[view->dtype].size, &view->bytes))
         fail(EXIT_INFERENCE, "output '%s' is too large", name);
-    ort->api.ReleaseTensorTypeAndShapeInfo(info);
 }
 
 static void ort_release_outputs(struct engine *engine, size_t lane) {
     struct ort *ort = engine->impl;
     OrtValue **outputs = ort->lanes[lane].outputs;
     for (size_t i = 0; i < engine->output_count; i++) {
-        ort->api.ReleaseValue(outputs[i]);
+        if (outputs[i])
+            ort->api.ReleaseValue(outputs[i]);
         outputs[i] = NULL; /* Run allocates where it finds NULL */
     }
 }
@@ -373,27 +414,40 @@ static void ort_write_layers(struct engine *engine, int64_t runs, struct json *j
     json_string(j, "profile", LAYERS_FILE);
 }
 
+static void release_values(struct ort *ort, OrtValue **values, size_t count) {
+    for (size_t i = 0; values && i < count; i++)
+        if (values[i])
+            ort->api.ReleaseValue(values[i]);
+    free(values);
+}
+
 static void close_lanes(struct engine *engine, struct ort *ort) {
-    for (long lane = 0; lane < engine->options->streams; lane++) {
-        struct lane *l = &ort->lanes[lane];
-        for (size_t i = 0; i < engine->input_count; i++)
-            if (l->inputs[i])
-                ort->api.ReleaseValue(l->inputs[i]);
-        free(l->inputs);
-        free(l->outputs);
+    for (size_t i = 0; ort->lanes && i < engine->lane_count; i++) {
+        release_values(ort, ort->lanes[i].inputs, engine->input_count);
+        release_values(ort, ort->lanes[i].outputs, engine->output_count);
     }
     free(ort->lanes);
+}
+
+/* What was made, where opening has failed on the way. */
+static void close_session(struct ort *ort) {
+    if (ort->memory)
+        ort->api.ReleaseMemoryInfo(ort->memory);
+    if (ort->session)
+        ort->api.ReleaseSession(ort->session);
+    if (ort->options)
+        ort->api.ReleaseSessionOptions(ort->options);
+    if (ort->env)
+        ort->api.ReleaseEnv(ort->env);
+    free(ort->input_names);
+    free(ort->output_names);
 }
 
 static void ort_close(struct engine *engine) {
     struct ort *ort = engine->impl;
     close_lanes(engine, ort);
-    ort->api.ReleaseMemoryInfo(ort->memory);
-    ort->api.ReleaseSession(ort->session);
-    ort->api.ReleaseSessionOptions(ort->options);
-    ort->api.ReleaseEnv(ort->env);
-    free(ort->input_names);
-    free(ort->output_names);
+    if (!engine->is_branch)
+        close_session(ort);
     free(ort);
 }
 
@@ -402,6 +456,7 @@ const struct engine_ops ENGINE_ONNXRUNTIME = {
     .companions = COMPANIONS,
     .load = ort_load,
     .open = ort_open,
+    .branch = ort_branch,
     .bind = ort_bind,
     .infer = ort_infer,
     .output = ort_output,

@@ -29,6 +29,15 @@
 #define ST_NOEXEC 8 /* the kernel's number: Linux, include/linux/statfs.h */
 #endif
 
+static void write_isa(struct json *j) {
+    const char *names[MOST_FEATURES];
+    size_t count = cpu_features(names);
+    json_begin(j, "isa", '[');
+    for (size_t i = 0; i < count; i++)
+        json_string(j, NULL, names[i]);
+    json_end(j, ']');
+}
+
 static int online_cpus(void) {
     static int cpus[MOST_CPUS];
     char text[8];

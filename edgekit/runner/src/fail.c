@@ -1,5 +1,6 @@
 #include "fail.h"
 
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -31,6 +32,8 @@ const char *code_name(enum exit_code code) {
     case EXIT_REFUSED: return "verification_failed";
     case EXIT_ILLEGAL: return "illegal_instruction";
     case EXIT_MEMORY: return "out_of_memory";
+    case EXIT_INCOMPATIBLE: return "incompatible";
+    case EXIT_BUSY: return "busy";
     case EXIT_LINK: break; /* never told */
     }
     return "internal";
@@ -76,29 +79,46 @@ static void be_the_only_one(void) {
         pause();
 }
 
+/* One that is under way; those around it. */
+struct attempt {
+    jmp_buf back;
+    struct attempt *around;
+    struct failure *failure;
+};
+static struct attempt *attempting;
+
+bool attempt(void (*body)(void *), void *with, struct failure *failure) {
+    struct attempt this = {.around = attempting, .failure = failure};
+    attempting = &this;
+    if (setjmp(this.back) == 0) {
+        body(with);
+        attempting = this.around;
+        return true;
+    }
+    attempting = attempting->around;
+    return false;
+}
+
+static _Noreturn void end_attempt(enum exit_code code, const char *message) {
+    attempting->failure->code = code;
+    snprintf(attempting->failure->message, sizeof attempting->failure->message, "%s", message);
+    longjmp(attempting->back, 1);
+}
+
 _Noreturn void fail(enum exit_code code, const char *format, ...) {
     char message[4096];
-    be_the_only_one();
+    if (!attempting)
+        be_the_only_one();
     va_list args;
     va_start(args, format);
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
+    if (attempting)
+        end_attempt(code, message);
     run_cleanup();
     print_for_people(message);
     print_for_programs(code, message);
     _exit(code);
-}
-
-enum exit_code unless_memory(enum exit_code code, const char *engine_message) {
-    static const char *const signs[] = {
-        "bad_alloc",   "Failed to allocate memory",  "Cannot allocate memory", "cannot allocate memory",
-        "can't alloc", "cannot map zero-fill pages",
-        "Resource temporarily unavailable", /* no room for a thread's stack */
-    };
-    for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
-        if (strstr(engine_message, signs[i]))
-            return EXIT_MEMORY;
-    return code;
 }
 
 _Noreturn void finish_failed(enum exit_code code, const char *message) {
@@ -107,18 +127,3 @@ _Noreturn void finish_failed(enum exit_code code, const char *message) {
 }
 
 _Noreturn void finish(void) { _exit(0); }
-
-void *allocate(size_t count, size_t size) {
-    void *memory = calloc(count ? count : 1, size ? size : 1);
-    if (!memory)
-        fail(EXIT_MEMORY, "out of memory: %zu x %zu bytes", count, size);
-    return memory;
-}
-
-void *reallocate(void *old, size_t count, size_t size) {
-    size_t bytes;
-    void *memory = __builtin_mul_overflow(count, size, &bytes) ? NULL : realloc(old, bytes ? bytes : 1);
-    if (!memory)
-        fail(EXIT_MEMORY, "out of memory: %zu x %zu bytes", count, size);
-    return memory;
-}

@@ -1,11 +1,13 @@
 /* How ekrun ends: exit codes, and the one way out on an error.
  *
  * A process serves one request, so an error ends it: one line for people on stderr, one JSON object on stdout, an exit
- * code. Nothing is unwound; the kernel frees what a dead process held, and part files are removed first.
+ * code. Nothing is unwound; the kernel frees what a dead process held, and part files are removed first. Only what runs
+ * within attempt() may fail and leave the process alive.
  */
 #ifndef EKRUN_FAIL_H
 #define EKRUN_FAIL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define EKRUN_PROTOCOL 1
@@ -21,9 +23,19 @@ enum exit_code {
     EXIT_ILLEGAL = 9,
     EXIT_LINK = 10, /* stdin ended under --tether: nobody is left to answer to */
     EXIT_MEMORY = 11,
+    EXIT_INCOMPATIBLE = 12,
+    EXIT_BUSY = 13,
 };
 
 _Noreturn void fail(enum exit_code code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Runs body(with). True when it has returned; where it failed, `failure` says why, nobody was told and no clean-up has
+ * run, and what it had opened or allocated is lost. For the main thread. */
+struct failure {
+    enum exit_code code;
+    char message[4096];
+};
+bool attempt(void (*body)(void *), void *with, struct failure *failure);
 
 /* For an answer that holds more than the error: its field `error`, and then the end, with the line for people. */
 struct json;

@@ -55,17 +55,6 @@ static void agree_in_samples(struct feeds *feeds, const struct feed *feed) {
     feeds->samples = samples;
 }
 
-static bool shape_admits(const struct port *port, const int64_t *dims, int rank) {
-    if (port->rank < 0)
-        return true;
-    if (port->rank != rank)
-        return false;
-    for (int i = 0; i < rank; i++)
-        if (port->dims[i] >= 0 && port->dims[i] != dims[i])
-            return false;
-    return true;
-}
-
 static void check_feed(const struct feed *feed, const struct port *port) {
     char wanted[256], given[256];
     const struct npy *npy = &feed->npy;

@@ -1,6 +1,6 @@
 //! What C does for the Zig parts of ekrun (bundle.h), and the one way out when untrusted bytes are refused.
 //!
-//! - a process serves one request: a refusal ends it, nothing is unwound;
+//! - a process serves one request: a refusal ends it, nothing is unwound. In libekrun it ends a call, on its own thread;
 //! - a safety check of Zig that fails is a refusal too: `panic` says where the reader was.
 
 const std = @import("std");
@@ -11,9 +11,9 @@ extern fn bundle_refuse(text: [*:0]const u8, is_bundle: bool) noreturn;
 extern fn allocate(count: usize, size: usize) [*]u8;
 
 /// What is being read, for messages.
-pub var reading: []const u8 = "the bundle";
+pub threadlocal var reading: []const u8 = "the bundle";
 
-var line: [512]u8 = undefined;
+threadlocal var line: [512]u8 = undefined;
 
 /// Ends the process with exit code 8 and one line that begins with what was being read.
 pub fn refuse(comptime format: []const u8, values: anytype) noreturn {

@@ -43,6 +43,10 @@ static void serve(const struct options *options, int64_t started_ns) {
     case VERB_CHECK: check(options); break;
     case VERB_UNPACK: unpack(options); break;
     case VERB_VERIFY: verify(options); break;
+    case VERB_INSTALL: install(options); break;
+    case VERB_ROLLBACK: rollback(options); break;
+    case VERB_STATUS: status(options); break;
+    case VERB_TRUST: trust(options); break;
 #endif
     }
 }

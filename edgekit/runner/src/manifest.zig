@@ -113,7 +113,7 @@ pub fn parse(text: []const u8) Manifest {
 }
 
 fn checkHead(raw: Raw) void {
-    if (!isLabel(raw.application.text, "._-") or hasUpper(raw.application.text))
+    if (!isApplication(raw.application.text))
         host.refuse("application is not such a name", .{});
     if (!isLabel(raw.version.text, "._+-")) host.refuse("version is not such a label", .{});
     if (raw.counter.value > max_number) host.refuse("counter is not from 0 to 2^53 - 1", .{});
@@ -180,6 +180,10 @@ pub fn isPath(path: []const u8) bool {
     while (segments.next()) |segment| : (count += 1)
         if (segment.len == 0 or segment[0] == '.' or !isMadeOf(segment, "._+-")) return false;
     return count <= max_segments;
+}
+
+pub fn isApplication(text: []const u8) bool {
+    return isLabel(text, "._-") and !hasUpper(text);
 }
 
 /// An alphanumeric character and up to 63 that may also be one of `others`.

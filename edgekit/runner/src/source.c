@@ -50,20 +50,47 @@ static enum exit_code code_of(int reason, bool below) {
     return reason == ENOENT || reason == ENOTDIR || reason == ELOOP || reason == ENXIO ? EXIT_REFUSED : EXIT_IO;
 }
 
+static void check_regular(const struct stat *info, const char *what, enum exit_code code) {
+    if (!S_ISREG(info->st_mode))
+        fail(code, "%s: not a regular file", what);
+}
+
 void source_open(int at, const char *path, const char *what, int mode) {
     struct stat info;
     bool below = at != AT_FDCWD;
+    source_close();
     source = below ? open_below(at, path) : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     name = what;
     if (source < 0 || fstat(source, &info) != 0)
         fail(code_of(errno, below), "%s: %s", what, strerror(errno));
-    if (!S_ISREG(info.st_mode))
-        fail(below ? EXIT_REFUSED : EXIT_INPUT, "%s: not a regular file", what);
-    if (below && (info.st_mode & 07777) != (mode_t)mode)
+    check_regular(&info, what, below ? EXIT_REFUSED : EXIT_INPUT);
+    if (below && mode != ANY_MODE && (info.st_mode & 07777) != (mode_t)mode)
         fail(EXIT_REFUSED, "%s: mode %o, not %o", what, info.st_mode & 07777, mode);
 }
 
-void source_close(void) { close(source); }
+void source_close(void) {
+    if (source >= 0)
+        close(source);
+    source = -1;
+}
+
+int source_keep(void) {
+    int kept = source;
+    source = -1;
+    return kept;
+}
+
+void source_resume(int kept, const char *what) {
+    source_close();
+    source = kept;
+    name = what;
+}
+
+bool source_at_end(void) {
+    struct stat info;
+    off_t at = lseek(source, 0, SEEK_CUR);
+    return at >= 0 && fstat(source, &info) == 0 && at >= info.st_size;
+}
 
 size_t bundle_read(void *bytes, size_t size) {
     for (;;) {
@@ -77,14 +104,27 @@ size_t bundle_read(void *bytes, size_t size) {
     }
 }
 
-struct bytes source_load(int at, const char *path, const char *what, size_t limit) {
-    source_open(at, path, what, 0644);
+static struct bytes load(size_t limit, enum exit_code code) {
     char *text = allocate(limit + 1, 1);
     size_t used = 0;
     for (size_t n; used <= limit && (n = bundle_read(text + used, limit + 1 - used)) > 0;)
         used += n;
     if (used > limit)
-        fail(at == AT_FDCWD ? EXIT_INPUT : EXIT_REFUSED, "%s: larger than %zu bytes", what, limit);
+        fail(code, "%s: larger than %zu bytes", name, limit);
     source_close();
     return (struct bytes){text, used};
+}
+
+struct bytes source_load(int at, const char *path, const char *what, size_t limit) {
+    source_open(at, path, what, 0644);
+    return load(limit, at == AT_FDCWD ? EXIT_INPUT : EXIT_REFUSED);
+}
+
+struct bytes source_load_open(int file, const char *what, size_t limit) {
+    struct stat info;
+    source_resume(file, what);
+    if (fstat(file, &info) != 0)
+        fail(EXIT_IO, "%s: %s", what, strerror(errno));
+    check_regular(&info, what, EXIT_INPUT);
+    return load(limit, EXIT_INPUT);
 }

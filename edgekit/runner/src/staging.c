@@ -11,18 +11,20 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "bundle.h"
+#include "durable.h"
 #include "fail.h"
 #include "stop.h"
 
 #define NAME_ROOM 256
-#define DEEPEST 64 /* of what is removed; a bundle's own folders are at most 7 deep */
-#define OPEN_FOLDER (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+#define EXCHANGE 2 /* RENAME_EXCHANGE; the C library knows renameat2 from 2.28 on */
 
-static int parent = -1, root = -1;         /* the folder above DIR, the staging folder */
-static char name[NAME_ROOM];               /* of DIR in `parent` */
+static int parent = -1, root = -1;         /* the folder above the staging folder, the staging folder */
+static int target = -1;                    /* the folder above DIR */
+static char name[NAME_ROOM];               /* of DIR in `target` */
 static char staging[NAME_ROOM];            /* of the staging folder in `parent` */
 static const char *destination;            /* DIR as asked, for messages */
 static int file = -1;                      /* the one being written */
@@ -33,36 +35,12 @@ static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
 
 static _Noreturn void fail_io(const char *what) { fail(EXIT_IO, "%s: %s", what, strerror(errno)); }
 
-static void empty(int folder, int depth);
-
-static void remove_entry(int folder, const char *entry, int depth) {
-    if (unlinkat(folder, entry, 0) == 0 || (errno != EISDIR && errno != EPERM))
-        return;
-    int below = depth < DEEPEST ? openat(folder, entry, OPEN_FOLDER) : -1;
-    if (below >= 0) {
-        empty(below, depth + 1);
-        close(below);
-    }
-    unlinkat(folder, entry, AT_REMOVEDIR);
-}
-
-static void empty(int folder, int depth) {
-    int copy = openat(folder, ".", OPEN_FOLDER); /* closedir closes it */
-    DIR *dir = copy < 0 ? NULL : fdopendir(copy);
-    if (!dir)
-        return;
-    for (struct dirent *entry; (entry = readdir(dir));)
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            remove_entry(folder, entry->d_name, depth);
-    closedir(dir);
-}
-
 /* The lock on the folder is held until the process ends, so no other process makes it anew meanwhile. */
 static void remove_all(void) {
     pthread_mutex_lock(&making);
     if (committed)
         return;
-    empty(root, 0);
+    empty_folder(root);
     unlinkat(parent, staging, AT_REMOVEDIR);
 }
 
@@ -81,7 +59,7 @@ static void open_parent(const char *path) {
     snprintf(staging, sizeof staging, ".%.*s.staging", (int)length, name);
     char *above = allocate(start + 2, 1);
     memcpy(above, start ? path : ".", start ? start : 1);
-    parent = open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    parent = target = open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (parent < 0)
         fail(EXIT_USAGE, "%s: %s", above, strerror(errno));
     free(above);
@@ -125,7 +103,7 @@ static void lock_staging(void) {
 
 static void check_absent(void) {
     struct stat info;
-    if (fstatat(parent, name, &info, AT_SYMLINK_NOFOLLOW) == 0)
+    if (fstatat(target, name, &info, AT_SYMLINK_NOFOLLOW) == 0)
         fail(EXIT_USAGE, "%s: exists already; unpack takes a new folder", destination);
     if (errno != ENOENT)
         fail_io(destination);
@@ -137,16 +115,29 @@ static void check_ours(void) {
         fail(EXIT_IO, "%s: belongs to another user", staging);
 }
 
+static void begin(void) {
+    lock_staging();
+    check_ours();
+    set_cleanup(remove_all);
+    empty_folder(root);
+    if (fchmod(root, 0755) != 0)
+        fail_io(staging);
+}
+
 void staging_open(const char *path) {
     destination = path;
     open_parent(path);
     check_absent();
-    lock_staging();
-    check_ours();
-    set_cleanup(remove_all);
-    empty(root, 0);
-    if (fchmod(root, 0755) != 0)
-        fail_io(staging);
+    begin();
+}
+
+void staging_open_at(int above, int place, const char *named, const char *shown) {
+    destination = shown;
+    parent = above;
+    target = place;
+    snprintf(name, sizeof name, "%s", named);
+    snprintf(staging, sizeof staging, ".staging");
+    begin();
 }
 
 /* A folder that this process made, or makes now; -1 on failure. */
@@ -209,13 +200,15 @@ void bundle_write(const void *bytes, size_t size) {
     }
 }
 
+void staging_restart_file(void) {
+    if (ftruncate(file, 0) != 0 || lseek(file, 0, SEEK_SET) != 0)
+        fail_io(file_path);
+}
+
 void staging_end_file(void) {
     if (fsync(file) != 0 || close(file) != 0)
         fail_io(file_path);
 }
-
-/* Some file systems have no fsync for folders. */
-static bool sync_one(int folder) { return fsync(folder) == 0 || errno == EINVAL; }
 
 static bool sync_below(int folder) {
     int copy = openat(folder, ".", OPEN_FOLDER);
@@ -230,19 +223,35 @@ static bool sync_below(int folder) {
     }
     if (dir)
         closedir(dir);
-    return good && sync_one(folder);
+    return good && sync_folder(folder);
 }
 
-void staging_commit(void) {
+void staging_sync(void) {
     if (!sync_below(root))
         fail_io(staging);
-    stop_if_asked();
-    stop_no_more();
+}
+
+static bool take_place(bool exchange) {
+    if (exchange && syscall(SYS_renameat2, parent, staging, target, name, EXCHANGE) == 0)
+        return true;
+    if (exchange && errno != ENOENT) /* else what has its name was lost */
+        return false;
+    return renameat(parent, staging, target, name) == 0;
+}
+
+static _Noreturn void fail_placing(bool exchange) {
+    if (exchange && (errno == EINVAL || errno == ENOSYS || errno == EPERM))
+        fail(EXIT_IO, "%s: it is damaged and current, and this file system cannot replace it in one step (%s); install "
+             "another bundle first, then this one again", destination, strerror(errno));
+    fail_io(destination);
+}
+
+void staging_place(bool exchange) {
     pthread_mutex_lock(&making);
-    committed = renameat(parent, staging, parent, name) == 0;
+    committed = take_place(exchange);
     pthread_mutex_unlock(&making);
     if (!committed)
-        fail_io(destination);
-    if (!sync_one(parent))
+        fail_placing(exchange);
+    if (!sync_folder(target) || (parent != target && !sync_folder(parent)))
         fail(EXIT_IO, "%s: is in place, but may not outlast a power cut: %s", destination, strerror(errno));
 }

@@ -3,6 +3,7 @@
 
 #include <signal.h>
 #include <stddef.h>
+#include <unistd.h>
 
 #include "fail.h"
 
@@ -10,6 +11,7 @@ static const int SIGNALS[] = {SIGINT, SIGTERM, SIGHUP};
 #define SIGNAL_COUNT (sizeof SIGNALS / sizeof *SIGNALS)
 
 static volatile sig_atomic_t asked;
+static bool failing;
 
 static void note(int number) { asked = number; }
 
@@ -22,13 +24,24 @@ void stop_on_signals(void) {
             sigaction(SIGNALS[i], &action, NULL);
 }
 
-void stop_if_asked(void) {
-    if (!asked)
-        return;
+bool stop_asked(void) { return asked != 0; }
+
+/* The first process of a container does not die by a signal: it ends as a shell would say that it had. */
+static _Noreturn void die(int number) {
     run_cleanup();
-    signal(asked, SIG_DFL);
-    raise(asked);
+    signal(number, SIG_DFL);
+    raise(number);
+    _exit(128 + number);
 }
+
+void stop_if_asked(void) {
+    if (asked && failing)
+        fail(EXIT_REFUSED, "stopped");
+    if (asked)
+        die(asked);
+}
+
+void stop_by_failing(bool fails) { failing = fails; }
 
 void stop_no_more(void) {
     for (size_t i = 0; i < SIGNAL_COUNT; i++)

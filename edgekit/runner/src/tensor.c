@@ -34,6 +34,17 @@ bool shape_bytes(const int64_t *dims, int rank, size_t unit, size_t *bytes) {
     return true;
 }
 
+bool shape_admits(const struct port *port, const int64_t *dims, int rank) {
+    if (port->rank < 0)
+        return true;
+    if (port->rank != rank)
+        return false;
+    for (int i = 0; i < rank; i++)
+        if (port->dims[i] >= 0 && port->dims[i] != dims[i])
+            return false;
+    return true;
+}
+
 char *shape_text(const int64_t *dims, int rank, char *text, size_t size) {
     size_t used = (size_t)snprintf(text, size, rank < 0 ? "[...]" : "[");
     for (int i = 0; i < rank && used < size; i++) {

@@ -54,6 +54,9 @@ struct port {
 /* The product of `rank` dimensions and `unit`; false on overflow or a negative dimension. */
 bool shape_bytes(const int64_t *dims, int rank, size_t unit, size_t *bytes);
 
+/* Whether a tensor of these dimensions may be what `port` declares. */
+bool shape_admits(const struct port *port, const int64_t *dims, int rank);
+
 /* Writes "[1,3,?]" into `text`, truncated to fit; returns `text`. */
 char *shape_text(const int64_t *dims, int rank, char *text, size_t size);
 

@@ -15,7 +15,6 @@ const Line = struct { revoked: bool, key: [32]u8, name: []const u8 };
 /// The name under which `text` (a trust file's) lists the key of `signature`, once the signature over `manifest` holds.
 /// Null for an unsigned bundle, where that is allowed.
 pub fn signer(text: []const u8, allow_unsigned: bool, signature: []const u8, manifest: []const u8) ?[]const u8 {
-    host.reading = "the trust file";
     check(text);
     host.reading = "manifest.sig";
     if (std.mem.eql(u8, signature, unsigned)) {
@@ -30,7 +29,8 @@ pub fn signer(text: []const u8, allow_unsigned: bool, signature: []const u8, man
 }
 
 /// A trust file with one line that is none is no trust file: a typing error must not drop a revocation.
-fn check(text: []const u8) void {
+pub fn check(text: []const u8) void {
+    host.reading = "the trust file";
     var lines = std.mem.splitScalar(u8, text, '\n');
     var number: usize = 1;
     while (lines.next()) |line| : (number += 1) {

@@ -93,7 +93,7 @@ static bool banner_version(const char *bytes, size_t size, char *text, size_t ro
 }
 
 /* The C library this process runs with; in a static build, and of a recorded board, that of the file system. */
-static bool glibc_version(char *text, size_t room) {
+bool glibc_version(char *text, size_t room) {
     size_t size;
 #ifdef __GLIBC__
     if (!sys_has_root())
@@ -106,7 +106,7 @@ static bool glibc_version(char *text, size_t room) {
 }
 
 /* The highest N of the symbol versions GLIBCXX_3.4.N that the library defines. */
-static bool libstdcxx_version(char *text, size_t room) {
+bool libstdcxx_version(char *text, size_t room) {
     static const char prefix[] = "GLIBCXX_3.4.";
     size_t size;
     char *bytes = load_library("libstdc++.so.6", &size);

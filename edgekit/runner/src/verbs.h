@@ -13,5 +13,9 @@ void facts(const struct options *options);
 void unpack(const struct options *options);
 void verify(const struct options *options);
 void check(const struct options *options);
+void install(const struct options *options);
+void rollback(const struct options *options);
+void status(const struct options *options);
+void trust(const struct options *options);
 
 #endif
