@@ -4,7 +4,6 @@ import contextlib
 import getpass
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from edgekit.devices.ssh import SshDevice
 from edgekit.errors import Busy, DeviceError, DiskFull, InternalError
 from edgekit.process import Interrupted, child_environment
 from edgekit.store import sha256_file
+from tests.interrupts import interrupt, interrupted_by
 from tests.proxy import Proxy
 from tests.sshd import KINDS, Server, serving
 
@@ -379,19 +379,16 @@ def test_an_interrupt_is_told_to_the_program_and_waited_for(server: Server, tmp_
     said.unlink(missing_ok=True)
     url, config = server.url(), server.client.config
 
-    def interrupt() -> None:
+    def send() -> None:
         until(said.exists, "did not begin")
-        os.kill(os.getpid(), signal.SIGINT)
+        interrupt()
         if grace_s:  # again, while the program puts things right
             time.sleep(1)
-            os.kill(os.getpid(), signal.SIGINT)
+            interrupt()
 
     with closing(SshDevice(url, ssh_config=config, program=lambda _: program)) as device:
-        thread = threading.Thread(target=interrupt)
-        thread.start()
-        with pytest.raises(KeyboardInterrupt) as caught:
+        with interrupted_by(send), pytest.raises(KeyboardInterrupt) as caught:
             device.run([f"{server.there}/said"], deadline_s=60, grace_s=grace_s)
-        thread.join()
         assert said.read_text() == ("asked\n" if grace_s else "began\n")
         if grace_s:
             assert isinstance(caught.value, Interrupted) and caught.value.done is not None

@@ -45,8 +45,36 @@ static bool is_our_proc(void) {
     return readlink("/proc/self", text, sizeof text - 1) > 0 && atoi(text) == getpid();
 }
 
-static int each_child(bool (*each)(pid_t)) {
-    DIR *proc = is_our_proc() ? opendir("/proc") : NULL;
+/* The children of one thread, as kernels with CONFIG_PROC_CHILDREN list them; -1 where this one does not. */
+static int each_child_of(const char *thread, bool (*each)(pid_t)) {
+    char path[64];
+    int pid, count = 0;
+    snprintf(path, sizeof path, "/proc/self/task/%.32s/children", thread);
+    FILE *list = fopen(path, "re");
+    if (!list)
+        return -1;
+    while (fscanf(list, "%d", &pid) == 1)
+        count += each(pid);
+    fclose(list);
+    return count;
+}
+
+static int each_listed_child(bool (*each)(pid_t)) {
+    DIR *threads = opendir("/proc/self/task");
+    int count = threads ? 0 : -1;
+    for (struct dirent *entry; count >= 0 && (entry = readdir(threads));)
+        if (atoi(entry->d_name) > 0) {
+            int more = each_child_of(entry->d_name, each);
+            count = more < 0 ? -1 : count + more;
+        }
+    if (threads)
+        closedir(threads);
+    return count;
+}
+
+/* What every kernel has: all processes, and whose child each is. */
+static int each_child_of_all(bool (*each)(pid_t)) {
+    DIR *proc = opendir("/proc");
     int count = 0;
     for (struct dirent *entry; proc && (entry = readdir(proc));) {
         pid_t pid = atoi(entry->d_name);
@@ -56,6 +84,13 @@ static int each_child(bool (*each)(pid_t)) {
     if (proc)
         closedir(proc);
     return count;
+}
+
+static int each_child(bool (*each)(pid_t)) {
+    if (!is_our_proc())
+        return 0;
+    int count = each_listed_child(each);
+    return count < 0 ? each_child_of_all(each) : count;
 }
 
 static bool know(pid_t pid) {
