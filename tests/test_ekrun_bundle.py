@@ -161,7 +161,7 @@ def test_every_tampered_bundle_is_refused_by_both_readers(desk: Desk, kind: str)
 def test_everything_spoiled_is_refused_in_a_real_bundle_too(desk: Desk, kind: str) -> None:
     """Some samples of each class that grows with the bundle; EDGEKIT_TAMPER_SAMPLE asks for more."""
     real, other = real_bundles()
-    for case in tampered(real, other, int(os.environ.get("EDGEKIT_TAMPER_SAMPLE", "5")), [kind]):
+    for case in tampered(real, other, int(os.environ.get("EDGEKIT_TAMPER_SAMPLE", "3")), [kind]):
         answer = desk.unpack(case.data)
         assert (answer.code, desk.left()) == (REFUSED, []), (case.kind, case.name, answer.stderr)
     assert desk.unpack(real).code == 0

@@ -19,11 +19,13 @@ from tests.sshd import Server
 pytestmark = pytest.mark.board
 
 
-def on(board: Server, command: str, program: str = "ssh") -> subprocess.CompletedProcess[str]:
+def on(board: Server, command: str, program: str = "ssh", timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
     """One command by the system's own client."""
     port = ["-P" if program == "sftp" else "-p", str(board.port)]
     argv = [program, "-F", str(board.client.config), *port, f"{board.user}@127.0.0.1", command]
-    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
 
 
 @pytest.mark.parametrize(("daemon", "core"), [("dropbear", "cortex-a53"), ("openssh", "cortex-a76")])

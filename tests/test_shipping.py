@@ -21,7 +21,7 @@ from tests.sshd import Server, serving
 from tests.test_emulated_board import on
 from tests.test_pack import keep_engine
 
-pytestmark = [pytest.mark.board, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.board, pytest.mark.timeout(2400 if os.environ.get("EDGEKIT_TEST_ZOO") else 900)]
 
 ORT, OPENVINO = "onnxruntime", "openvino"
 # One candidate beside the reference, so that a run takes seconds.
@@ -91,7 +91,7 @@ def make(edgekit: Cli, cache: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def there(server: Server, command: str, code: int = 0) -> str:
     """What a command says on the board, by the system's own ssh."""
-    done = on(server, command)
+    done = on(server, command, timeout_s=600)  # a large model on an emulated core
     assert done.returncode == code, done.stderr + done.stdout
     return done.stdout
 
