@@ -62,9 +62,8 @@ class _Deployment:
     def __init__(self, parts: Parts, device: Device, place: Destination, policy: Policy) -> None:
         self._parts = parts
         self._manifest = parts.verified.manifest
-        self._sizes = {
-            file.stored_sha256: file.stored_size for file in self._manifest.files
-        }  # what is twice in it is sent once
+        # By digest: what is twice in the bundle is sent once.
+        self._sizes = {file.stored_sha256: file.stored_size for file in self._manifest.files}
         self._device = device
         self._progress = place.progress
         self._policy = policy

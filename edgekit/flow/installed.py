@@ -38,9 +38,8 @@ DEFAULT_POLICY = Policy()
 
 STATUS_SECONDS: Final = 120.0
 SLOWEST_DISK_BYTES_S: Final = 2e6  # the device reads, hashes and writes at least so fast
-PASSES: Final = (
-    6  # over a bundle's files in an install: slots looked through, unpacked, verified, tested, and one to spare
-)
+# Over a bundle's files in an install: slots looked through, unpacked, verified, tested, verified again, and one to spare.
+PASSES: Final = 6
 GRACE_S: Final = 20  # for taking a trial back after an interrupt
 FEWEST_DIGITS: Final = 4  # of an ID
 UNCONFIRMED: Final = "switched, not confirmed:"  # ekrun's words where even taking back failed

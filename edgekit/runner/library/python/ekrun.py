@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 try:
     import numpy
 except ImportError:
-    numpy = None  # type: ignore[assignment]
+    numpy = None  # type: ignore[assignment]  # a device may have none: looked at before each use
 
 API = 1
 
