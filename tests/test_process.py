@@ -72,11 +72,11 @@ def interrupts(note: Path, times: int) -> Callable[[], None]:
     return send
 
 
-def slow_to_end(note: Path, puts_right: str) -> list[str]:
-    """A child that puts things right when it is told to end, and takes until the last interrupt was sent, and a second."""
+def slow_to_end(note: Path, puts_right: str, takes_s: float = 1) -> list[str]:
+    """A child that puts things right when it is told to end, and takes until the last interrupt was sent, and `takes_s`."""
     told = f"open({str(note)!r}, 'w').write('put right')"
     wait = f"[time.sleep(0.05) for _ in range(400) if not os.path.exists({str(note.with_suffix('.all'))!r})]"
-    ended = f"({wait}, time.sleep(1), {told}, {puts_right})"
+    ended = f"({wait}, time.sleep({takes_s}), {told}, {puts_right})"
     began = f"open({str(note)!r}, 'w').write('began')"
     return python(f"import os,signal,sys,time; signal.signal(15, lambda *_: {ended}); {began}; time.sleep(60)")
 
@@ -98,7 +98,7 @@ def test_an_interrupt_is_told_to_a_child_that_is_given_time(tmp_path: Path, time
 def test_a_child_that_does_not_end_in_its_time_is_killed(tmp_path: Path) -> None:
     note = tmp_path / "note"
     with interrupted_by(interrupts(note, 1)), pytest.raises(Interrupted) as caught:
-        run(slow_to_end(note, "time.sleep(60)"), deadline_s=40, grace_s=1)
+        run(slow_to_end(note, "sys.exit(0)", takes_s=60), deadline_s=40, grace_s=1)
     assert caught.value.done is None
     assert note.read_text() == "began"
 
