@@ -34,6 +34,7 @@ from edgekit.bundle.trust import Signer, Trust, public_line
 from edgekit.bundle.unpacked import unpack_bundle
 from edgekit.bundle.write import write_bundle
 from edgekit.core.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
+from edgekit.store import Cache
 
 CHECK_S, SPARE_S = 10, 1.0
 REFUSED = 8
@@ -154,7 +155,7 @@ def bad_bundle(device: Device, kind: str, number: int, scratch: Path) -> Path:
         program.chmod(0o755)
     out = scratch / "bad.ekb"
     head = replace(device.head, version=f"2.{number}", counter=2, files=())
-    write_bundle(out, folder, head, device.key.seal, force=True)
+    write_bundle(out, folder, head, device.key.seal, force=True, cache=Cache(scratch / "cache"))
     shutil.rmtree(folder)
     return out
 

@@ -21,6 +21,7 @@ import zstandard
 
 from edgekit.bundle import container, frames, keys, trust, unpacked, write
 from edgekit.bundle.container import Reader, nowhere, verify_bundle
+from edgekit.bundle.frames import compress
 from edgekit.bundle.keys import admitting, unsigned
 from edgekit.bundle.layout import header
 from edgekit.bundle.trust import parse_trust
@@ -28,6 +29,7 @@ from edgekit.bundle.unpacked import unpack_bundle, verify_folder
 from edgekit.bundle.write import sign_bundle, write_bundle
 from edgekit.core import manifest
 from edgekit.errors import InputRejected, UsageError, VerificationFailed
+from edgekit.store import Cache
 from tests.bundles import (
     HEAD,
     KEY,
@@ -352,6 +354,40 @@ for path in (sorted(files) if len(sys.argv[1]) % 2 else sorted(files, reverse=Tr
     (folder / path).chmod(0o700 if path.startswith("bin/") else 0o600)
 write_bundle(out, folder, HEAD, KEY.seal)
 """
+
+
+def test_frames_of_large_files_are_kept_and_give_the_same_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.bundle.write._LARGE", 1000)
+    folder, cache = tmp_path / "files", Cache(tmp_path / "cache")
+    folder.mkdir()
+    (folder / "large").write_bytes(b"abcdefgh" * 1000)
+    (folder / "small").write_bytes(b"abcdefgh" * 100)
+
+    def built(name: str, cache: Cache | None) -> bytes:
+        write_bundle(tmp_path / name, folder, HEAD, cache=cache)
+        return (tmp_path / name).read_bytes()
+
+    plain = built("plain", None)
+    assert built("first", cache) == plain
+    (frame,) = (one for one in (cache.root / "frames").rglob("*") if one.is_file())
+    with monkeypatch.context() as patch:
+        patch.setattr("edgekit.bundle.write.compress", refusing_large(compress))
+        assert built("second", cache) == plain  # nothing large was compressed again
+        (frame.parent / frame.name).write_bytes(b"damaged")
+        with pytest.raises(AssertionError, match="compressed again"):
+            built("third", cache)
+    assert built("fourth", cache) == plain
+    assert frame.read_bytes() != b"damaged"
+
+
+def refusing_large(compress: Callable[[Path, Path], str]) -> Callable[[Path, Path], str]:
+    def compressed(source: Path, place: Path) -> str:
+        assert source.name != "large", "compressed again"
+        return compress(source, place)
+
+    return compressed
 
 
 BUILDS = 20 if os.environ.get("EDGEKIT_REQUIRE_BOARD") == "1" else 5

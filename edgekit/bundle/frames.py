@@ -23,14 +23,17 @@ MAX_WINDOW: Final = 1 << WINDOW_LOG
 MAX_BLOCK: Final = 128 << 10
 CHUNK: Final = 1 << 20
 
+# All that a frame's bytes depend on beside the content.
+FRAME_KEY: Final = f"zstd{'.'.join(map(str, zstandard.ZSTD_VERSION))}-{LEVEL}-{WINDOW_LOG}"
+
 _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _RLE, _COMPRESSED = 1, 2
 
 Take = Callable[[int], bytes]  # exactly so many bytes of what is stored; refuses when they are not there
 
 
-def compress(source: Path, place: Path) -> tuple[int, str]:
-    """Write `source` as one frame into `place`. Returns the frame's size in bytes and its SHA-256.
+def compress(source: Path, place: Path) -> str:
+    """Write `source` as one frame into `place`. Returns the frame's SHA-256.
 
     Raises VerificationFailed when the file does not have the size it had at first.
     """
@@ -43,12 +46,12 @@ def compress(source: Path, place: Path) -> tuple[int, str]:
         write_checksum=False,
         write_dict_id=False,
     )
-    digest, stored = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     with source.open("rb") as reader, place.open("xb") as writer:
         for data in _compressed(parameters, size, reader, source):
             digest.update(data)
-            stored += writer.write(data)
-    return stored, digest.hexdigest()
+            writer.write(data)
+    return digest.hexdigest()
 
 
 def expand(take: Take, stored_size: int, size: int) -> Iterator[bytes]:

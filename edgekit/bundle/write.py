@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgekit.bundle.container import Reader, Verified, bundle_errors, nowhere, open_regular, sync_folder
-from edgekit.bundle.frames import CHUNK, compress
+from edgekit.bundle.frames import CHUNK, FRAME_KEY, compress
 from edgekit.bundle.keys import Seal, unsigned
 from edgekit.bundle.layout import END, entry, header, padding
 from edgekit.core.manifest import (
@@ -30,19 +30,24 @@ from edgekit.core.manifest import (
     canonical_text,
 )
 from edgekit.errors import InputRejected, UsageError, VerificationFailed
-from edgekit.store import disk_errors, sha256_file
+from edgekit.store import Cache, disk_errors, sha256_file
 
 _PAYS = 32  # a frame is worth expanding when it saves at least this part of a file
+_LARGE = 4 << 20  # bytes, of which compressing takes a second or so
+_FRAMES = "frames"  # of the cache
 
 
-def write_bundle(out: Path, folder: Path, head: Manifest, seal: Seal = unsigned, *, force: bool = False) -> Verified:
+def write_bundle(
+    out: Path, folder: Path, head: Manifest, seal: Seal = unsigned, *, force: bool = False, cache: Cache | None = None
+) -> Verified:
     """Pack every file below `folder` into the bundle `out`; `head` is the manifest without its files.
 
-    Raises UsageError when `out` exists and `force` is not given, InputRejected for what is no regular file and for a head or
-    paths that break a rule, VerificationFailed for files that change meanwhile, ResourceLimit and DiskFull.
+    `cache` keeps the frames of large files: an engine is compressed once, and not for every bundle. Raises UsageError when `out`
+    exists and `force` is not given, InputRejected for what is no regular file and for a head or paths that break a rule,
+    VerificationFailed for files that change meanwhile, ResourceLimit and DiskFull.
     """
     with drafting(out, force) as (stream, scratch):
-        stored = dict(_store(folder, scratch))
+        stored = dict(_store(folder, scratch, cache))
         text = _text(replace(head, files=tuple(stored)), folder)
         stream.write(first_entries(text, seal(text)))
         for file, place in stored.items():
@@ -146,7 +151,7 @@ def _text(manifest: Manifest, folder: Path) -> bytes:
         raise InputRejected(error.what, where=str(folder), next_step="see docs/bundle-format.md") from error
 
 
-def _store(folder: Path, scratch: Path) -> Iterator[tuple[BundleFile, Path]]:
+def _store(folder: Path, scratch: Path, cache: Cache | None) -> Iterator[tuple[BundleFile, Path]]:
     """Every file below a folder as it will be stored, sorted by path, and where those bytes are."""
     for number, (path, source) in enumerate(sorted(_walk(folder, ""))):
         stat = source.stat()
@@ -159,13 +164,31 @@ def _store(folder: Path, scratch: Path) -> Iterator[tuple[BundleFile, Path]]:
             stored_size=stat.st_size,
             stored_sha256=digest,
         )
-        place = scratch / f"{number}"
-        size, stored_digest = compress(source, place)
+        place, stored_digest = _frame(source, digest, scratch / f"{number}", cache)
+        size = place.stat().st_size
         if size <= stat.st_size - stat.st_size // _PAYS - 1:
             yield replace(plain, encoding=ZSTD, stored_size=size, stored_sha256=stored_digest), place
         else:
-            place.unlink()
             yield plain, source
+
+
+def _frame(source: Path, digest: str, place: Path, cache: Cache | None) -> tuple[Path, str]:
+    """The file's frame, in `place` or in the cache, and its SHA-256.
+
+    A cached frame is called by its digest, as it was written: one that was damaged since is made anew.
+    """
+    if cache is None or source.stat().st_size < _LARGE:
+        return place, compress(source, place)
+    key = f"{digest}-{FRAME_KEY}"
+    if (entry := cache.get(_FRAMES, key)) is not None:
+        found = next(entry.iterdir(), None)
+        if found is not None and sha256_file(found) == found.name:
+            return found, found.name
+        cache.discard(_FRAMES, key)
+    name = compress(source, place)
+    with cache.filling(_FRAMES, key) as folder:
+        shutil.copyfile(place, folder / name)
+    return place, name
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:

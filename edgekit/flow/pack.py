@@ -94,7 +94,7 @@ def bundle(
         requires = stage(shop, cargo, named, wishes, folder)
         progress(f"writing {Path(out).name}")
         head = Manifest(named.application, named.version, named.counter, requires)
-        return write_bundle(Path(out), folder, head, seal, force=force)
+        return write_bundle(Path(out), folder, head, seal, force=force, cache=store)
 
 
 def _check(label: Label) -> None:

@@ -44,7 +44,8 @@ ZIG_FLAGS = ("-O", "ReleaseSafe", "-fPIC", "-fstrip", "-fno-stack-check", "-fno-
 # For boards without a C library that ekrun can use: needs none, has the verb `facts` only.
 FACTS_SOURCES = (
     *("main.c", "args.c", "facts.c", "board.c", "userland.c", "conditions.c", "cgroup.c", "cpuinfo.c"),
-    *("cpu_aarch64.c", "cpu_x86_64.c", "proc.c", "sysfile.c", "json.c", "fail.c", "memory.c", "sigill.c", "tether.c"),
+    *("attempt.c", "cpu_aarch64.c", "cpu_x86_64.c", "proc.c", "sysfile.c", "json.c", "fail.c", "memory.c", "sigill.c"),
+    "tether.c",
 )
 SECTIONS = ("-ffunction-sections", "-fdata-sections")
 FACTS_FLAGS = ("-DEKRUN_FACTS_ONLY", "-static", *SECTIONS)
@@ -52,8 +53,8 @@ FACTS_FLAGS = ("-DEKRUN_FACTS_ONLY", "-static", *SECTIONS)
 # What libekrun shares with ekrun. What of it is for a program, to print or to end it, is in sections that nothing refers to.
 # `local: *` in the version script leaves its API as the only names that others see.
 SHARED_SOURCES = (
-    *("args.c", "engine.c", "engine_ort.c", "engine_openvino.c", "json.c", "layers.c", "memory.c", "proc.c"),
-    "tensor.c",
+    *("args.c", "attempt.c", "engine.c", "engine_ort.c", "engine_openvino.c", "json.c", "layers.c", "memory.c"),
+    *("proc.c", "tensor.c"),
 )
 LIBRARY_FLAGS = (
     *("-fPIC", "-shared", *SECTIONS, "-I.", f"-I../{LIBRARY.name}/include", "-Wl,-soname,libekrun.so"),

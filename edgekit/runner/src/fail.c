@@ -1,6 +1,5 @@
 #include "fail.h"
 
-#include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -79,42 +78,14 @@ static void be_the_only_one(void) {
         pause();
 }
 
-/* One that is under way; those around it. */
-struct attempt {
-    jmp_buf back;
-    struct attempt *around;
-    struct failure *failure;
-};
-static struct attempt *attempting;
-
-bool attempt(void (*body)(void *), void *with, struct failure *failure) {
-    struct attempt this = {.around = attempting, .failure = failure};
-    attempting = &this;
-    if (setjmp(this.back) == 0) {
-        body(with);
-        attempting = this.around;
-        return true;
-    }
-    attempting = attempting->around;
-    return false;
-}
-
-static _Noreturn void end_attempt(enum exit_code code, const char *message) {
-    attempting->failure->code = code;
-    snprintf(attempting->failure->message, sizeof attempting->failure->message, "%s", message);
-    longjmp(attempting->back, 1);
-}
-
 _Noreturn void fail(enum exit_code code, const char *format, ...) {
     char message[4096];
-    if (!attempting)
-        be_the_only_one();
     va_list args;
     va_start(args, format);
+    fail_attempt(code, format, args);
+    be_the_only_one();
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
-    if (attempting)
-        end_attempt(code, message);
     run_cleanup();
     print_for_people(message);
     print_for_programs(code, message);

@@ -7,6 +7,7 @@
 #ifndef EKRUN_FAIL_H
 #define EKRUN_FAIL_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -30,12 +31,15 @@ enum exit_code {
 _Noreturn void fail(enum exit_code code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Runs body(with). True when it has returned; where it failed, `failure` says why, nobody was told and no clean-up has
- * run, and what it had opened or allocated is lost. For the main thread. */
+ * run, and what it had opened or allocated is lost. */
 struct failure {
     enum exit_code code;
     char message[4096];
 };
 bool attempt(void (*body)(void *), void *with, struct failure *failure);
+
+/* The part of fail() that ends the calling thread's innermost attempt; where there is none, it returns. */
+void fail_attempt(enum exit_code code, const char *format, va_list args);
 
 /* For an answer that holds more than the error: its field `error`, and then the end, with the line for people. */
 struct json;

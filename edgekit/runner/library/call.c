@@ -1,45 +1,19 @@
-/* How a call of libekrun fails: fail() jumps back to its entry, which returns the code.
- *
- * - fail() is called by code of ekrun only, between calls of an engine: no frame of an engine is ever jumped over;
- * - what was acquired before is in records that the entry frees; nothing else is held where something can fail.
- */
-#include <setjmp.h>
+/* How a call of libekrun fails: fail() ends the attempt that the call is, and the call returns the code. */
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "library.h"
 
-/* One that is under way, and the one around it: an engine is loaded within one, as a lock is held. */
-struct attempt {
-    jmp_buf back;
-    struct attempt *around;
-    struct failure *failure;
-};
-
-static _Thread_local struct attempt *attempting;
 static _Thread_local char words[sizeof(((struct failure *)NULL)->message)];
 
-bool attempt(void (*body)(void *), void *with, struct failure *failure) {
-    struct attempt this = {.around = attempting, .failure = failure};
-    attempting = &this;
-    if (setjmp(this.back) == 0) {
-        body(with);
-        attempting = this.around;
-        return true;
-    }
-    attempting = attempting->around;
-    return false;
-}
-
+/* Only attempts call what may fail: `fail_attempt` does not return to here. */
 _Noreturn void fail(enum exit_code code, const char *format, ...) {
-    struct failure *failure = attempting->failure;
     va_list args;
     va_start(args, format);
-    vsnprintf(failure->message, sizeof failure->message, format, args);
-    va_end(args);
-    failure->code = code;
-    longjmp(attempting->back, 1);
+    fail_attempt(code, format, args);
+    abort();
 }
 
 /* What host.zig refuses here is a deployment.json that breaks a safety check. */
