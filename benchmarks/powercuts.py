@@ -124,15 +124,13 @@ def blank(image: Path, mib: int, *maker: str) -> Path:
 # ------------------------------------------------------------------------------------------------------------------- cuts
 
 
-def install(yard: Yard, version: int, root: Path, environment: Mapping[str, str]) -> bool:
-    """Whether an install was acknowledged."""
+def install(yard: Yard, version: int, root: Path, environment: Mapping[str, str]) -> str:
+    """Why an install was not acknowledged; empty when it was."""
     argv = [ekrun_path(os.uname().machine), "install", yard.bundle(version), "--root", root, "--trust", yard.trust]
     done = subprocess.run(
         list(map(str, argv)), env={**os.environ, **environment}, capture_output=True, check=False, timeout=60
     )
-    if done.returncode:
-        print(done.stdout.decode(errors="replace")[-300:], done.stderr.decode(errors="replace")[-300:], flush=True)
-    return done.returncode == 0
+    return f"exit code {done.returncode}: {done.stderr.decode(errors='replace')[-300:]}" if done.returncode else ""
 
 
 def take_cuts(yard: Yard, cuts: int, environment: Mapping[str, str]) -> tuple[list[Cut], int]:
@@ -145,8 +143,8 @@ def take_cuts(yard: Yard, cuts: int, environment: Mapping[str, str]) -> tuple[li
         nonlocal begun, acknowledged
         while not over.is_set():
             begun += 1
-            if not install(yard, begun, root, environment):
-                raise RuntimeError(f"install {begun} failed")
+            if refusal := install(yard, begun, root, environment):
+                raise RuntimeError(f"install {begun} failed: {refusal}")
             acknowledged = begun
 
     found: list[Cut] = []
@@ -199,7 +197,7 @@ def look_at(yard: Yard, cut: Cut, tally: Tally) -> None:
         if cut.acknowledged or os.path.lexists(current):
             tally.broken += not (current.exists() and verifies(yard, current))
             tally.lost += confirmed_at(application) < cut.acknowledged
-        tally.stuck += not (install(yard, cut.begun + 1, root, {}) and version_at(current) == cut.begun + 1)
+        tally.stuck += bool(install(yard, cut.begun + 1, root, {})) or version_at(current) != cut.begun + 1
     cut.image.unlink()
 
 
