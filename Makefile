@@ -16,7 +16,7 @@ demo: $(STAMP)  ## the whole flow on the shipped sample
 	$(BIN)/edgekit demo
 
 test: $(STAMP)  ## every test, on real engines
-	$(BIN)/python -m pytest -n 3 --dist loadscope --max-worker-restart 0
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder --max-worker-restart 0
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -51,6 +51,11 @@ class Ended:
 Cli = Callable[..., Ended]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that take minutes come first: a worker that begins one while the others have nothing left makes all wait."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache for every worker of this test run: what one built, the others reuse."""

@@ -81,6 +81,14 @@ def tampered(bundle: bytes, other: bytes, sample: int | None = None, kinds: Sequ
 # ------------------------------------------------------------------------------------------------- without the key: bytes
 
 
+def thinned(cases: Iterator[Case], most: int) -> list[Case]:
+    """At most so many of each kind, the same ones every time."""
+    kinds: dict[str, list[Case]] = {}
+    for case in cases:
+        kinds.setdefault(case.kind, []).append(case)
+    return [case for some in kinds.values() for case in random.Random(7).sample(some, min(most, len(some)))]
+
+
 def _flip(data: bytes, at: int, bits: int) -> bytes:
     return data[:at] + bytes([data[at] ^ bits]) + data[at + 1 :]
 

@@ -21,6 +21,8 @@ from edgekit.data import score
 from edgekit.quantize.samples import Samples
 from tests.conftest import SAMPLE, thorough
 
+pytestmark = pytest.mark.long
+
 MIB = 1 << 20
 ROUNDS = 15
 

@@ -49,6 +49,8 @@ from tests.bundles import (
 from tests.conftest import ROOT, thorough
 from tests.tamper import TAMPERED, acceptable, tampered
 
+pytestmark = pytest.mark.long
+
 ADMIT = admitting(parse_trust(TRUST, "trust"))
 LARGE = {"manifest bit", "signature bit", "header byte"}
 

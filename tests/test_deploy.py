@@ -40,6 +40,8 @@ from tests.proxy import Proxy
 from tests.sshd import KINDS, Server, serving
 from tests.test_ssh import until
 
+pytestmark = pytest.mark.long
+
 HERE = replace(HEAD, requires=Requires(platform.machine(), "2.17", (), ""))
 PASSES = "exit 0\n"
 SAYS_NO = 'echo \'{"protocol":1,"error":{"code":"verification_failed","message":"output 0 is wrong"}}\'\nexit 8\n'

@@ -16,6 +16,8 @@ from edgekit.runner.build import SOURCES, build_all
 from tests.ekrun_tools import built, ekrun, facts_only, libraries
 from tests.sshd import boards_are_asked_for
 
+pytestmark = pytest.mark.long
+
 
 def test_a_build_elsewhere_gives_the_same_bytes(tmp_path: Path) -> None:
     # Another folder is another key of the compiler's own cache: it does compile again.

@@ -1,4 +1,4 @@
-"""What `ekrun unpack` and `verify` believe: the same as the Python reader, over one corpus."""
+"""What `ekrun unpack` and `verify` believe: the same as the Python reader. Over THE tamper corpus: test_ekrun_tamper.py."""
 
 import os
 import random
@@ -6,7 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,20 +21,15 @@ from edgekit.errors import InputRejected, VerificationFailed
 from edgekit.runner.build import SOURCES
 from tests.board import board_argv, require_board
 from tests.bundle_desk import ADMIT, BAD_INPUT, FOLDER_TAMPERED, MEMORY, MIB, REFUSED, USAGE, Desk, tree
-from tests.bundles import KEY, OTHER_KEY, TRUST, draft, make_bundle, real_bundles, stub_bundle, stub_files
+from tests.bundles import KEY, OTHER_KEY, TRUST, draft, make_bundle, other_bundle, stub_bundle, stub_files
 from tests.conftest import thorough
 from tests.ekrun_tools import built, ekrun
-from tests.tamper import TAMPERED, TEXT, Case, acceptable, tampered
+from tests.tamper import acceptable, tampered, thinned
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
-
-
-def other_bundle() -> bytes:
-    """As the stub, file by file, but with other bytes."""
-    return make_bundle({path: data[::-1] for path, data in stub_files().items()})
 
 
 # ------------------------------------------------------------------------------------------------------------- accepted
@@ -122,66 +117,6 @@ def test_memory_is_bounded(desk: Desk) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- refused
-
-
-def thinned(cases: Iterator[Case], most: int) -> list[Case]:
-    """At most so many of each kind, the same ones every time."""
-    kinds: dict[str, list[Case]] = {}
-    for case in cases:
-        kinds.setdefault(case.kind, []).append(case)
-    return [case for some in kinds.values() for case in random.Random(7).sample(some, min(most, len(some)))]
-
-
-def check_refused(desk: Desk, case: Case) -> None:
-    answer = desk.unpack(case.data)
-    what = (case.kind, case.name, answer.stderr)
-    assert (answer.code, answer.json["error"]["code"]) == (REFUSED, "verification_failed"), what
-    assert answer.stderr.startswith(f"ekrun: {desk.bundle}: ") and answer.stderr.count("\n") == 1, what
-    assert answer.stderr.isascii() and "safety check" not in answer.stderr, what
-    assert desk.left() == [], what
-    assert not desk.python(case.data), what
-
-
-def test_tampered_bundles_are_refused_by_both_readers(desk: Desk) -> None:
-    for case in thinned(tampered(stub_bundle(), other_bundle(), 80), 80):
-        check_refused(desk, case)
-
-
-@thorough
-@pytest.mark.timeout(1500)
-@pytest.mark.parametrize("kind", TAMPERED)
-def test_every_tampered_bundle_is_refused_by_both_readers(desk: Desk, kind: str) -> None:
-    for case in tampered(stub_bundle(), other_bundle(), None, [kind]):
-        check_refused(desk, case)
-
-
-@thorough
-@pytest.mark.timeout(3000)
-@pytest.mark.parametrize("kind", TAMPERED)
-def test_everything_spoiled_is_refused_in_a_real_bundle_too(desk: Desk, kind: str) -> None:
-    """Some samples of each class that grows with the bundle; EDGEKIT_TAMPER_SAMPLE asks for more."""
-    real, other = real_bundles()
-    for case in tampered(real, other, int(os.environ.get("EDGEKIT_TAMPER_SAMPLE", "3")), [kind]):
-        answer = desk.unpack(case.data)
-        assert (answer.code, desk.left()) == (REFUSED, []), (case.kind, case.name, answer.stderr)
-    assert desk.unpack(real).code == 0
-
-
-@pytest.mark.parametrize("count", [150, pytest.param(2000, marks=[thorough, pytest.mark.timeout(900)])])
-def test_spoiled_frames_under_a_good_signature(desk: Desk, count: int) -> None:
-    """Whatever a frame holds, the process ends by a refusal and not by a crash; both readers agree."""
-    noise = random.Random(count)
-    text = TEXT + noise.randbytes(3000) + b"".join(noise.choices([b"layer", b"weight", b"\0\0\x80\x3f"], k=30_000))
-    good = zstandard.ZstdCompressor(19, write_checksum=False).compress(text)
-    for number in range(count):
-        frame = bytearray(good)
-        for _ in range(noise.randrange(1, 4)):
-            frame[noise.randrange(9, noise.choice([60, len(frame)]))] = noise.randrange(256)
-        data = draft(stub_bundle()).add("zz", text, bytes(frame)).build()
-        answer = desk.unpack(data)
-        assert (answer.code == 0, answer.code in (0, REFUSED)) == (desk.python(data), True), (number, answer.stderr)
-        shutil.rmtree(desk.out, ignore_errors=True)
-        assert desk.left() == []
 
 
 def compiled(folder: Path, *flags: str, change: tuple[str, str, str] | None = None) -> list[str]:

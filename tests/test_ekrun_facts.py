@@ -17,6 +17,8 @@ from tests.board import QEMU, board_argv, require_board
 from tests.ekrun_tools import Tree, built, ekrun, facts_only, plant
 from tests.recorded_boards import BOARDS, elf, libc, raspberry_pi_4
 
+pytestmark = pytest.mark.long
+
 
 def facts(*args: object, program: list[str] | None = None) -> dict[str, Any]:
     answer = ekrun("facts", *args, program=program or ())

@@ -32,6 +32,8 @@ from tests.install_desk import (
     traced,
 )
 
+pytestmark = pytest.mark.long
+
 CHANGING = (
     *("openat", "mkdirat", "write", "fsync", "fchmod", "renameat", "renameat2", "unlinkat", "symlinkat", "flock"),
     *("ftruncate", "clone", "fork", "vfork", "kill", "wait4"),

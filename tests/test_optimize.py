@@ -17,6 +17,8 @@ from edgekit.core.run import Run
 from edgekit.sandbox import decode
 from tests.conftest import ROOT, SAMPLE, Cli, Ended
 
+pytestmark = pytest.mark.long
+
 MODEL = SAMPLE / "model.onnx"
 # What is not needed to see the flow work: fewer candidates, fewer seconds.
 FEW = ("--forbid", "ort-int8-conv", "--forbid", "ov-fp16", "--forbid", "ov-int8-weights", "--forbid", "ort-fp16")

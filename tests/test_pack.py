@@ -44,6 +44,8 @@ from tests.conftest import ROOT, SAMPLE, Cli, thorough
 from tests.records import measured
 from tests.test_closure import FILES, VERSION, wheel, write_pins
 
+pytestmark = pytest.mark.long
+
 MODEL = SAMPLE / "model.onnx"
 ORT = "1.32.0"
 PI = "raspberry-pi-5"

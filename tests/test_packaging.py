@@ -14,6 +14,8 @@ from edgekit.runner import BUNDLED
 from tests.conftest import ROOT
 from tests.sshd import boards_are_asked_for
 
+pytestmark = pytest.mark.long
+
 
 def build(source: Path, out: Path, kind: str) -> Path:
     """A distribution of `source`, with the build tools of this environment."""

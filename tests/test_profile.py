@@ -25,6 +25,8 @@ from tests.conftest import SAMPLE, Cli, Ended
 from tests.ekrun_tools import facts_only
 from tests.sshd import Server, serving
 
+pytestmark = pytest.mark.long
+
 MODEL = SAMPLE / "model.onnx"
 DEFAULTS = SshDevice.__init__.__kwdefaults__ or {}
 SHORT = ("--duration", "1s", "--threads", "1")

@@ -18,6 +18,8 @@ import pytest
 from tests.conftest import SAMPLE, Cli, thorough
 from tests.fragile import GUILTY, fragile_sample
 
+pytestmark = pytest.mark.long
+
 # What else is small, is out: the search has to carry it.
 FORBIDDEN = ("openvino", "int8-weights", "fp16", "ort-fp32-opt", "ort-int8-dynamic", "ort-int8-conv")
 ASKED = ("--prefer", "size", *(word for name in FORBIDDEN for word in ("--forbid", name)))

@@ -21,7 +21,11 @@ from tests.sshd import Server, serving
 from tests.test_emulated_board import on
 from tests.test_pack import keep_engine
 
-pytestmark = [pytest.mark.board, pytest.mark.timeout(2400 if os.environ.get("EDGEKIT_TEST_ZOO") else 900)]
+pytestmark = [
+    pytest.mark.board,
+    pytest.mark.long,
+    pytest.mark.timeout(2400 if os.environ.get("EDGEKIT_TEST_ZOO") else 900),
+]
 
 ORT, OPENVINO = "onnxruntime", "openvino"
 # One candidate beside the reference, so that a run takes seconds.
