@@ -187,6 +187,44 @@ def test_a_model_is_opened_again_when_its_first_slot_is_gone(tmp_path: Path, eng
     assert said(SLOTS, first, second, libraries()["x86_64"], lasts, numpy=False) == "done\n"
 
 
+SIGNALS = (
+    HEAD
+    + """
+import ctypes, faulthandler, os, signal
+
+class Stack(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+def stack():
+    found = Stack()
+    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found))
+    return found.start, found.size
+
+faulthandler.enable()
+handled = []
+signal.signal(signal.SIGUSR1, lambda *_: handled.append(1))
+folder, library = sys.argv[1:]
+own = stack()
+assert own[0]
+first, second = (ekrun.Model(folder, library=library) for _ in range(2))
+assert stack() == own, "open"
+first.close()
+second.close()
+assert stack() == own, "closed"
+os.kill(os.getpid(), signal.SIGUSR1)
+assert handled
+print("done")
+"""
+)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_signal_is_handled_after_models_are_closed(tmp_path: Path, engine: str) -> None:
+    """OpenVINO's plugin replaces the thread's signal stack, and unmaps its own before it gives the first one back."""
+    folder = ENGINES[engine](mixed(tmp_path / "bundle"))
+    assert said(SIGNALS, folder.path, libraries()["x86_64"], numpy=False) == "done\n"
+
+
 def test_the_same_folder_with_another_version_is_refused(tmp_path: Path) -> None:
     """Not by its name is an engine known."""
     folder = mixed(tmp_path / "bundle")

@@ -3,7 +3,9 @@
  * Settings are made on the core before the model is compiled: ov_core_compile_model takes its properties as variadic
  * arguments, whose number C cannot choose at run time, and its array form is missing before 2026.
  */
+#define _GNU_SOURCE /* sigaltstack */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -205,8 +207,14 @@ static void default_settings(const struct options *asked, struct defaults *d) {
  * the model were at fault. */
 static void load_plugin(struct openvino *ov) {
     char *name;
-    must(ov, ov->api.ov_core_get_property(ov->core, DEVICE, "FULL_DEVICE_NAME", &name), EXIT_LIBRARY,
-         "OpenVINO's plugin for the " DEVICE);
+    stack_t own;
+    sigaltstack(NULL, &own);
+    int status = ov->api.ov_core_get_property(ov->core, DEVICE, "FULL_DEVICE_NAME", &name);
+    /* The plugin gives this thread a signal stack that has room for AMX, and unmaps it when it is unloaded. Where two were
+     * loaded, or another thread unloads it, what was there before does not come back: a signal would end the process. So the
+     * thread keeps its own. */
+    sigaltstack(&own, NULL);
+    must(ov, status, EXIT_LIBRARY, "OpenVINO's plugin for the " DEVICE);
     ov->api.ov_free(name);
 }
 
