@@ -13,7 +13,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple, TypeVar
 
 import zstandard
@@ -81,12 +81,16 @@ def tampered(bundle: bytes, other: bytes, sample: int | None = None, kinds: Sequ
 # ------------------------------------------------------------------------------------------------- without the key: bytes
 
 
-def thinned(cases: Iterator[Case], most: int) -> list[Case]:
-    """At most so many of each kind, the same ones every time."""
-    kinds: dict[str, list[Case]] = {}
-    for case in cases:
-        kinds.setdefault(case.kind, []).append(case)
-    return [case for some in kinds.values() for case in random.Random(7).sample(some, min(most, len(some)))]
+def thinned(cases: Iterator[Case], most: int) -> Iterator[Case]:
+    """At most so many of each kind, the same ones every time; no more of them than that are in memory."""
+    for _, some in groupby(cases, key=lambda case: case.kind):
+        noise, kept = random.Random(7), []
+        for number, case in enumerate(some):
+            if number < most:
+                kept.append(case)
+            elif (place := noise.randrange(number + 1)) < most:
+                kept[place] = case
+        yield from kept
 
 
 def _flip(data: bytes, at: int, bits: int) -> bytes:

@@ -33,9 +33,8 @@ from edgekit.devices.ssh import SshDevice
 from edgekit.errors import TargetIncompatible, VerificationFailed
 from edgekit.runner.build import build_all
 from edgekit.sandbox import encode
-from tests.board import ssh_board
 from tests.bundles import HEAD, KEY, OTHER_KEY, TRUST, make_bundle, pieces
-from tests.conftest import SAMPLE, Cli, Ended, thorough
+from tests.conftest import SAMPLE, Cli, Ended
 from tests.proxy import Proxy
 from tests.sshd import KINDS, Server, serving
 from tests.test_ssh import until
@@ -641,27 +640,3 @@ def test_a_full_disk_there(board: Fleet, server: Server) -> None:
     )
     refused(board.deploy(big), 9, "the disk has", "free")
     assert "nothing is installed" in board.run("status", board.device).out
-
-
-# ------------------------------------------------------------------------------------------------------ the emulated board
-
-
-@thorough
-def test_a_real_bundle_on_the_emulated_board(edgekit: Cli, tmp_path: Path) -> None:
-    """No Python, no openssl: the sample for a Raspberry Pi, self-tested there by its own ekrun and engine."""
-    (tmp_path / "board").mkdir()
-    with ssh_board("dropbear", tmp_path / "board", core="cortex-a76") as server:
-        words = ("--ssh-config", server.client.config)
-        fleet = Fleet(edgekit, tmp_path, str(server.url()), f"{server.there}/apps", server.home / "apps", words)
-        assert edgekit("keys", "new", "mine", env=fleet.env).code == 0
-        path = tmp_path / "digits.ekb"
-        packed = edgekit(
-            *("bundle", SAMPLE / "model.onnx", "--target", "raspberry-pi-5", "--data", SAMPLE, "--key", "mine"),
-            *("--application", "digits", "-o", path),
-            env=fleet.env,
-        )
-        assert packed.code == 0, packed.err
-        done = fleet.deployed(path.read_bytes())
-        assert done["changed"] and done["sent_bytes"] == done["stored_bytes"]
-        assert (fleet.app / "current/lib").is_dir()
-        assert fleet.deployed(path.read_bytes())["changed"] is False

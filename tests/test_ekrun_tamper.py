@@ -48,15 +48,16 @@ def test_every_tampered_bundle_is_refused_by_both_readers(desk: Desk, kind: str)
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("kind", TAMPERED)
 def test_everything_spoiled_is_refused_in_a_real_bundle_too(desk: Desk, kind: str) -> None:
-    """Some samples of each class that grows with the bundle; EDGEKIT_TAMPER_SAMPLE asks for more."""
+    """Some samples of each class; EDGEKIT_TAMPER_SAMPLE asks for more."""
     real, other = real_bundles()
-    for case in tampered(real, other, int(os.environ.get("EDGEKIT_TAMPER_SAMPLE", "3")), [kind]):
+    most = int(os.environ.get("EDGEKIT_TAMPER_SAMPLE", "3"))
+    for case in thinned(tampered(real, other, most, [kind]), most):
         answer = desk.unpack(case.data)
         assert (answer.code, desk.left()) == (REFUSED, []), (case.kind, case.name, answer.stderr)
     assert desk.unpack(real).code == 0
 
 
-@pytest.mark.parametrize("count", [150, pytest.param(2000, marks=[thorough, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("count", [150, pytest.param(1000, marks=[thorough, pytest.mark.timeout(900)])])
 def test_spoiled_frames_under_a_good_signature(desk: Desk, count: int) -> None:
     """Whatever a frame holds, the process ends by a refusal and not by a crash; both readers agree."""
     noise = random.Random(count)
