@@ -99,14 +99,8 @@ def clean_bench(
     reply = parse(device.run(arguments, deadline_s=300.0, max_rss_bytes=MAX_RSS_BYTES), BenchReply, where)
     real(reply, where)
     return CleanBench(
-        Load(
-            reply.library_load_ms,
-            reply.model_read_ms,
-            reply.session_create_ms,
-            reply.first_inference_ms,
-            reply.process_to_first_inference_ms,
-        ),
-        _phases(reply.memory),
+        load_phases(reply),
+        memory_phases(reply.memory),
         reply.settings_asked.flat(),
         reply.settings_in_force.flat(),
     )
@@ -123,7 +117,7 @@ class ScenarioRun:
 
     @property
     def memory(self) -> Memory:
-        return _phases(self.reply.memory)
+        return memory_phases(self.reply.memory)
 
     @property
     def memory_limit_kind(self) -> str | None:
@@ -186,6 +180,18 @@ def _cap(memory_limit: int) -> list[str]:
     return ["--memory-limit", str(memory_limit)] if memory_limit else []
 
 
-def _phases(memory: Mapping[str, int | None]) -> Memory:
+def load_phases(reply: LoadReply) -> Load:
+    """The cold costs that a process told."""
+    return Load(
+        reply.library_load_ms,
+        reply.model_read_ms,
+        reply.session_create_ms,
+        reply.first_inference_ms,
+        reply.process_to_first_inference_ms,
+    )
+
+
+def memory_phases(memory: Mapping[str, int | None]) -> Memory:
+    """The resident sets that a process told."""
     keys = ("baseline_rss", "after_load_rss", "peak_load_rss", "peak_inference_rss")
     return Memory(**{key: memory.get(key) for key in keys})

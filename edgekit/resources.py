@@ -92,12 +92,13 @@ def read_regular(path: Path, limit: int) -> bytes:
     """A regular file's bytes. Raises InputRejected when it can't be read, is not a regular file or is over `limit` bytes."""
     try:
         with io.FileIO(path, "rb", opener=_open_without_waiting) as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            found = os.fstat(stream.fileno())
+            if not stat.S_ISREG(found.st_mode):
                 raise InputRejected("not a regular file", where=str(path))
-            data = stream.read(limit + 1)
+            data = stream.read(limit + 1) if found.st_size <= limit else None
     except OSError as error:
         raise InputRejected(f"cannot be read: {error.strerror}", where=str(path)) from error
-    if len(data) > limit:
+    if data is None or len(data) > limit:
         raise InputRejected(f"larger than {limit} bytes", where=str(path))
     return data
 

@@ -10,7 +10,7 @@ from edgekit.core.accuracy import doubt
 from edgekit.core.choose import choose, may_win, pareto_front
 from edgekit.core.recipes import RECIPES
 from edgekit.core.results import BLOCKING, Figures, Origin, Outcome, Verdict, VerdictCode
-from edgekit.core.types import LatencyBudget, Prefer, Requirements
+from edgekit.core.types import Arrivals, LatencyBudget, Prefer, Requirements, Sources
 from tests.records import MIB, accuracy, outcome, predicted
 
 ANY = Requirements()
@@ -243,3 +243,65 @@ def test_a_model_that_fails_on_its_own_labels_is_doubted() -> None:
     assert not doubt(replace(bad, reference_value=0.9))
     assert not doubt(replace(bad, kind="agreement"))
     assert not doubt(replace(bad, direction="lower"))  # an error rate of a tenth is good
+
+
+# ---------------------------------------------------------------------------------------------------- rates, starts, weights
+
+
+def test_what_comes_must_be_kept_up_with() -> None:
+    pair = [outcome("ort-fp32", 50.0), outcome("ov-f32", 30.0)]
+    camera = Requirements(sources=Sources(frame_rate=30), prefer=Prefer.MEMORY)
+    found = choose(pair, camera, Origin.TARGET)
+    assert found.chosen == "ov-f32"
+    assert found.rejected == {"ort-fp32": "throughput 20.0/s is below 30.0/s, what comes"}
+    slower = replace(camera, arrivals=Arrivals("fixed-rate", 15.0))  # every second frame
+    assert choose(pair, slower, Origin.TARGET).feasible == ("ort-fp32", "ov-f32")
+
+
+def test_a_cold_start_over_its_budget_is_not_met_and_unknown_is_not_either() -> None:
+    one = outcome("ort-fp32")  # 4 ms from the start of the process
+    assert choose([one], Requirements(max_cold_start_ms=4.0), Origin.TARGET).chosen == "ort-fp32"
+    assert choose([one], Requirements(max_cold_start_ms=3.0), Origin.TARGET).lacks == ("cold start 4 ms is over 3 ms",)
+    assert one.measurement is not None
+    load = replace(one.measurement.load, process_to_first_inference_ms=None)
+    silent = replace(one, measurement=replace(one.measurement, load=load))
+    found = choose([silent], Requirements(max_cold_start_ms=3.0), Origin.TARGET)
+    assert found.lacks == ("cold start is not known",)
+
+
+def test_what_is_not_predicted_or_queues_is_unproven() -> None:
+    asked = Requirements(max_cold_start_ms=1e-3, sources=Sources(frame_rate=1))
+    found = choose([predicted("ort-fp32", 1.0)], asked, Origin.PREDICTED)
+    assert found.unproven == ("keeping up with what comes", "cold start")
+    server = Requirements(latency=LatencyBudget(5.0), arrivals=Arrivals("server", 2.0))
+    assert choose([outcome("ort-fp32")], server, Origin.TARGET).unproven == ("latency budget in the server scenario",)
+    single = replace(server, arrivals=Arrivals("single-stream"))
+    assert choose([outcome("ort-fp32")], single, Origin.TARGET).unproven == ()
+
+
+@pytest.mark.parametrize(
+    ("latency", "memory", "winner"),
+    [(1.0, 1.0, "ov-f32"), (2.0, 1.0, "ov-bf16"), (0.0, 1.0, "ov-f32"), (9.0, 1.0, "ov-bf16")],
+)
+def test_weights_take_the_least_product(latency: float, memory: float, winner: str) -> None:
+    """Twice as fast at three times the memory: worth it where time counts twice."""
+    ones = [outcome("ov-f32", 2.0, memory=30 * MIB), outcome("ov-bf16", 1.0, memory=90 * MIB)]
+    asked = Requirements(weights={Prefer.LATENCY: latency, Prefer.MEMORY: memory})
+    found = choose(ones, asked, Origin.TARGET)
+    assert found.chosen == winner
+    assert "weighted product" in found.reason
+    assert "the weighted product of" in next(iter(found.rejected.values()))
+
+
+@given(outcomes(), st.sampled_from(list(Prefer)), st.floats(0.1, 10))
+def test_one_weight_is_the_word_and_its_size_does_not_matter(ones: list, prefer: Prefer, weight: float) -> None:
+    word, weighed = Requirements(prefer=prefer), Requirements(prefer=prefer, weights={prefer: weight})
+    assert choose(ones, word, Origin.TARGET, 1.03).chosen == choose(ones, weighed, Origin.TARGET, 1.03).chosen
+
+
+def test_noise_ties_weighted_candidates_by_the_part_that_is_time() -> None:
+    """2 % slower in time that is half of the whole: within the noise of 3 %, as its square root tells."""
+    pair = [outcome("ort-fp32", 1.02), outcome("ov-int8", 1.0)]
+    asked = Requirements(weights={Prefer.LATENCY: 1.0, Prefer.SIZE: 1.0})
+    assert choose(pair, asked, Origin.TARGET, aa_spread=1.03).chosen == "ort-fp32"
+    assert choose(pair, asked, Origin.TARGET, aa_spread=1.01).chosen == "ov-int8"

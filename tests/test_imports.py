@@ -33,6 +33,9 @@ def test_help_loads_click_and_nothing_else() -> None:
     [
         "optimize",
         "explain",
+        "gate",
+        "runs",
+        "report",
         "profile",
         "compare",
         "demo",

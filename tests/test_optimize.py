@@ -209,7 +209,7 @@ def test_a_requirement_on_a_prediction_is_unproven_and_exits_0_or_missed_and_exi
     assert met.code == 0
     assert "unproven" in met.out
     assert load(tmp_path / "met").choice.unproven == ("latency budget",)
-    missed = edgekit(*common, "--latency-budget", "1us", "-o", tmp_path / "missed")
+    missed = edgekit(*common, "--latency-budget", "20us", "-o", tmp_path / "missed")  # less is refused by arithmetic
     assert missed.code == 3
     assert "nearest" in missed.out
     run = load(tmp_path / "missed")

@@ -12,6 +12,8 @@ import pytest
 
 from edgekit.runner import BUNDLED
 from tests.conftest import ROOT
+from tests.report_desk import run as sample_run
+from tests.report_desk import written
 from tests.sshd import boards_are_asked_for
 
 pytestmark = pytest.mark.long
@@ -74,6 +76,7 @@ def run(program: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProces
 
 
 MACHINES = (("x86_64", 62), ("aarch64", 183))
+ASSETS = ROOT / "edgekit" / "report" / "html" / "assets"
 
 
 def test_the_wheel_carries_the_runner_the_targets_and_the_sample(wheel: Path) -> None:
@@ -97,6 +100,21 @@ def test_the_wheel_carries_the_runner_the_targets_and_the_sample(wheel: Path) ->
     assert not any(name.endswith((".stamp", ".lock")) for name in modes)
 
 
+def test_the_wheel_carries_what_a_report_is_made_of_and_its_licence(wheel: Path) -> None:
+    names = [path.name for path in ASSETS.iterdir()]
+    assert {"report.css", "report.js", "uPlot.iife.min.js", "uPlot.min.css", "uPlot.LICENSE"} <= set(names)
+    with zipfile.ZipFile(wheel) as archive:
+        for name in names:
+            same = archive.read(f"edgekit/report/html/assets/{name}") == (ASSETS / name).read_bytes()
+            assert same, name
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        said = archive.read(metadata).decode()
+        kept = "licenses/edgekit/report/html/assets/uPlot.LICENSE"
+        assert archive.read(metadata.replace("METADATA", kept)) == (ASSETS / "uPlot.LICENSE").read_bytes()
+    assert "License-Expression: Apache-2.0 AND MIT" in said
+    assert "License-File: LICENSE\n" in said and "License-File: edgekit/report/html/assets/uPlot.LICENSE\n" in said
+
+
 def test_the_sdist_carries_what_a_build_and_its_tests_need(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -109,6 +127,7 @@ def test_the_sdist_carries_what_a_build_and_its_tests_need(sdist: Path) -> None:
         "tests/conftest.py",
         "docs/targets.md",
         "LICENSE",
+        *(f"edgekit/report/html/assets/{path.name}" for path in ASSETS.iterdir()),
     ):
         assert path in names
     assert not any(name.startswith("edgekit/runner/bin") for name in names)
@@ -119,6 +138,13 @@ def test_the_wheel_alone_runs_the_demo(installed: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "chosen" in done.stdout
     assert (tmp_path / "edgekit-runs" / "digits-cpu-arm" / "run.json").exists()
+
+
+def test_the_wheel_alone_writes_a_report(installed: Path, tmp_path: Path) -> None:
+    made = run(installed, "report", str(written(tmp_path / "the-run", sample_run())), cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    text = (tmp_path / "the-run.html").read_text()
+    assert (ASSETS / "uPlot.iife.min.js").read_text().rstrip("\n") in text
 
 
 def test_the_resolver_finds_packaged_targets_and_prefers_the_users_own(installed: Path, tmp_path: Path) -> None:

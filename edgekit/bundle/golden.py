@@ -88,6 +88,28 @@ def expect(
     return tuple(found)
 
 
+def stacked_as_one(one: OutputSet, stacked: OutputSet, reference: OutputSet | None) -> str:
+    """How the answers of a batch differ from those of its samples alone, or an empty string.
+
+    `one` and `reference` have an answer a sample, [N, 1, *shape]; `stacked` has one a batch, [N / B, B, *shape], of as many of the
+    same samples. They are held to the tolerances of golden samples.
+    """
+    for k, name in enumerate(one.names):
+        own, batch = _values(one, k), _values(stacked, k)
+        other = own if reference is None else _values(reference, k)
+        if one.shapes[k] is not None or stacked.shapes[k] is not None:
+            return f"output '{name}' differs in shape from sample to sample"
+        if own.ndim < 2 or own.shape[1] != 1 or batch.shape[2:] != own.shape[2:] or batch.size > own.size:
+            return f"output '{name}' is {list(batch.shape[1:])} for a batch and {list(own.shape[1:])} for one sample"
+        flat = batch.reshape(-1, 1, *batch.shape[2:])
+        own, other = own[: len(flat)], other[: len(flat)]
+        tolerance = _tolerance(name, own, other, one.dtypes[k])
+        furthest = float(np.abs(flat - own).max(initial=0.0))
+        if not furthest <= tolerance:
+            return f"output '{name}' is off by {furthest:.3g}, more than {tolerance:.3g}"
+    return ""
+
+
 def _tolerance(name: str, values: Array, reference: Array, dtype: str) -> float:
     """The greatest allowed difference of any element. Raises InputRejected as `expect` does."""
     if not np.isfinite(values).all():

@@ -1,4 +1,4 @@
-"""`edgekit explain`: what a run teaches, why it chose what it chose, and which layers cost the accuracy."""
+"""`edgekit explain`: why a run chose what it chose, what that costs, what to relax, and which layers cost the accuracy."""
 
 from pathlib import Path
 
@@ -12,15 +12,17 @@ from edgekit.cli.common import json_option, print_json
 @click.option("--layers", is_flag=True, help="Which layers cost the accuracy of int8, the costliest first.")
 @json_option
 def explain(run: str, layers: bool, as_json: bool) -> None:
-    """Why RUN, a folder of `edgekit optimize`, chose what it chose."""
-    from edgekit.flow.subject import read_run
-    from edgekit.store import RUN_FILE
+    """Why RUN, a folder of `edgekit optimize`, chose what it chose, what each requirement costs, and what to relax.
 
-    source = Path(run)
-    folder = source.parent if source.name == RUN_FILE else source
-    found = read_run(folder)
+    The first two lines name the requirement that binds, and what was chosen or is nearest. --json has each sentence with its
+    figures and where run.json holds them.
+    """
+    from edgekit.flow.explain import explained
+
+    found, folder, told = explained(Path(run))
     if as_json:
-        print_json({"searches": found.searches} if layers else {"choice": found.choice, "findings": found.findings})
+        whole = {"choice": found.choice, "explanation": told, "findings": found.findings}
+        print_json({"searches": found.searches} if layers else whole)
         return
     from rich.console import Console
 
@@ -30,4 +32,4 @@ def explain(run: str, layers: bool, as_json: bool) -> None:
     if layers:
         print_layers(Console(), found)
     else:
-        print_explanation(Console(), found, str(folder))
+        print_explanation(Console(), found, str(folder), told)

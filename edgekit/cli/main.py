@@ -16,10 +16,13 @@ from edgekit.cli.data import data
 from edgekit.cli.deploy import COMMANDS as DEPLOYING
 from edgekit.cli.device import device
 from edgekit.cli.explain import explain
+from edgekit.cli.gate import gate
 from edgekit.cli.look import engines, inspect, targets
 from edgekit.cli.make import demo, optimize
 from edgekit.cli.pack import bundle
 from edgekit.cli.profile import profile
+from edgekit.cli.report import report
+from edgekit.cli.runs import runs
 from edgekit.errors import INTERRUPTED_EXIT_CODE, EdgekitError, printable
 
 EPILOG = """\b
@@ -50,7 +53,7 @@ def cli(context: click.Context, verbose: bool, cache: str | None, ssh_config: st
 
 
 COMMANDS = (
-    *(demo, optimize, explain, profile, compare),
+    *(demo, optimize, explain, report, profile, compare, gate, runs),
     *(bundle, *SIGNING, *DEPLOYING),
     *(inspect, targets, engines, data, device),
 )

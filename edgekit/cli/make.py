@@ -17,24 +17,40 @@ from edgekit.cli.common import (
     skip_bad_option,
     sysroot_option,
 )
-from edgekit.core.types import Prefer
 
 
 def requirement_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that state what the result must satisfy."""
     for option in reversed(
         (
-            click.option("--max-drop", default=0.01, show_default=True, help="Largest accuracy drop, absolute."),
+            click.option(
+                "--requirements",
+                "file",
+                type=click.Path(dir_okay=False),
+                metavar="FILE",
+                help="A requirements.toml; every flag wins over what it says.",
+            ),
             click.option("--latency-budget", metavar="[p50:]20ms", help="Latency limit; p99 unless said otherwise."),
+            click.option("--latency-percentile", metavar="p50", help="Of the latency budget: p50, p90, p95 or p99."),
+            click.option("--scenario", metavar="fixed-rate", help="How requests come; see `edgekit profile --help`."),
+            click.option("--arrival-rate", metavar="N", help="Requests a second of fixed-rate and server."),
             click.option("--min-throughput", type=float, metavar="N", help="Inferences a second, at least."),
+            click.option("--max-drop", type=float, help="Largest accuracy drop, absolute.  [default: 0.01]"),
+            click.option("--frame-rate", metavar="30", help="Frames a second that one source delivers."),
+            click.option("--sample-rate", metavar="16kHz", help="Samples a second of one source; with --hop."),
+            click.option("--hop", type=int, metavar="N", help="Samples from one inference to the next."),
+            click.option("--sources", type=int, metavar="N", help="How many sources there are.  [default: 1]"),
+            click.option("--batchable/--not-batchable", default=None, help="Whether samples may wait for each other."),
             click.option("--max-memory", metavar="128MiB", help="Peak resident memory, at most."),
             click.option("--max-size", metavar="20MiB", help="Size of the artifact, at most."),
+            click.option("--max-cold-start", metavar="500ms", help="From the process's start to its first answer."),
+            click.option("--cores", metavar="N|0-3", help="Cores that may be used: how many, or which."),
+            click.option("--power-mode", metavar="GOVERNOR", help="The cpufreq governor it will run under."),
             click.option(
                 "--prefer",
-                type=click.Choice([p.value for p in Prefer]),
-                default=Prefer.LATENCY.value,
-                show_default=True,
-                help="What decides among those that fit.",
+                metavar="WORD",
+                help="What decides among those that fit: latency, throughput, memory or size, or weights such as"
+                " latency=2,memory=1.  [default: latency]",
             ),
             click.option("--forbid", multiple=True, metavar="WORD", help="A precision, engine or recipe not to use."),
         )
@@ -43,21 +59,15 @@ def requirement_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _requirements(given: dict[str, Any]) -> Any:
-    from edgekit.core import requirements as parse
-    from edgekit.core.plan import forbiddable
-    from edgekit.core.types import Requirements
+def _settled(given: dict[str, Any]) -> Any:
+    """What the requirement options and the file come to; takes them out of `given`."""
+    from edgekit.core.wishes import KEYS, read_flags, settle
+    from edgekit.flow.wishes import read_requirements
 
-    budget, throughput = given.pop("latency_budget"), given.pop("min_throughput")
-    memory, size = given.pop("max_memory"), given.pop("max_size")
-    return Requirements(
-        max_drop=parse.not_negative(given.pop("max_drop"), "--max-drop"),
-        latency=parse.parse_latency(budget) if budget else None,
-        min_throughput_ips=parse.positive(throughput, "--min-throughput") if throughput is not None else None,
-        max_memory_bytes=parse.parse_bytes(memory, "--max-memory") if memory else None,
-        max_size_bytes=parse.parse_bytes(size, "--max-size") if size else None,
-        prefer=Prefer(given.pop("prefer")),
-        forbid=parse.parse_forbid(given.pop("forbid"), forbiddable()),
+    file = given.pop("file")
+    flags = {key: given.pop(entry.flag.removeprefix("--").replace("-", "_")) for key, entry in KEYS.items()}
+    return settle(
+        read_requirements(Path(file)) if file else {}, read_flags({**flags, "forbid": flags["forbid"] or None})
     )
 
 
@@ -86,7 +96,15 @@ def _requirements(given: dict[str, Any]) -> Any:
     default="10m",
     show_default=True,
     metavar="30m",
-    help="Time for the search for a mixed precision, at most; the best known is kept.",
+    help="Time for the searches for a mixed precision and over settings, at most; the best known is kept.",
+)
+@click.option(
+    "--explore/--no-explore",
+    default=None,
+    help="Search threads, streams, batches and options, too.  [default: with --prefer throughput]",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The order settings are tried in."
 )
 @device_option
 @sysroot_option
@@ -105,12 +123,15 @@ def optimize(context: click.Context, /, model: str, target: str, as_json: bool, 
     from edgekit.core.shapes import parse_shape
     from edgekit.flow.materials import Options
 
-    requirements = _requirements(given)
+    settled = _settled(given)
+    given["metric"] = settled.metric
     given["time_budget_s"] = parse_time_budget(given.pop("time_budget"))
     data, out = given.pop("data"), given.pop("out")
     device, there = given.pop("device"), reach(context, given.pop("sysroot"), given["offline"])
     options = Options(shapes=dict(map(parse_shape, given.pop("shapes"))), threads=given.pop("threads") or 0, **given)
-    return _run(context, Path(model), target, data, out, requirements, options, as_json, device=device, reach=there)
+    return _run(
+        context, Path(model), target, data, out, settled.requirements, options, as_json, device=device, reach=there
+    )
 
 
 @click.command()
@@ -167,7 +188,8 @@ def _run(
     else:
         from rich.console import Console
 
+        from edgekit.report.settings import settings_lines
         from edgekit.report.terminal import print_run
 
-        print_run(Console(), run, str(folder))
+        print_run(Console(), run, str(folder), settings_lines(run))
     return 0 if run.satisfies_constraints else RequirementsNotMet.exit_code

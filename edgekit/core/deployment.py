@@ -71,7 +71,8 @@ class Deployment:
     """All that ekrun needs to open, run and check what lies beside it. `state` maps an output to the input it is fed back to.
 
     `library` is the file to open, its closure lies in the same folder, and the `model`'s other files lie in that of the model.
-    `options` are engine options by name. `golden` is None in a bundle that carries no samples.
+    `options` are engine options by name. `golden` is None in a bundle that carries no samples. `streams` requests at a time and
+    `cores`, a cpu list, are what it was measured with: for the application, ekrun's own verbs take theirs as options.
     """
 
     format: int
@@ -87,6 +88,8 @@ class Deployment:
     state: Mapping[str, str]
     golden: Golden | None = None
     latency_budget: Budget | None = None
+    streams: int = 1
+    cores: str = ""
 
 
 def port(spec: TensorSpec) -> Port:

@@ -13,9 +13,9 @@ from enum import StrEnum
 from itertools import chain, islice
 
 from edgekit.core.accuracy import COLLAPSED_DROP, Accuracy, feasible, is_equivalent, samples_to_settle
-from edgekit.core.choose import figures, shortfalls
+from edgekit.core.case import Case, case_of, was_quantized
 from edgekit.core.recipes import MIXED, RECIPES, REFERENCE
-from edgekit.core.relative import RelativeTime, TimeRatio, time_ratio
+from edgekit.core.relative import TimeRatio
 from edgekit.core.results import Choice, Origin, Outcome, VerdictCode
 from edgekit.core.search import Search, Try
 from edgekit.core.types import Prefer, Requirements
@@ -27,7 +27,6 @@ NAMED = 3  # of a list in a sentence
 NO_GAIN_FROM = 0.95
 
 _ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-_ALREADY_QUANTIZED = "already quantized"  # how the plan says so
 
 
 class FindingCode(StrEnum):
@@ -70,15 +69,7 @@ def findings(
     `aa_spread` >= 1 is the race's A/A spread, of predictions the factor below which they are a tie; `left_out`
     holds the recipes that were not built, with the reason.
     """
-    case = _Case(
-        {o.name: o for o in outcomes},
-        choice,
-        requirements,
-        origin,
-        {time.name: time for time in _times(outcomes, origin)},
-        aa_spread,
-        any(_ALREADY_QUANTIZED in reason for reason in left_out.values()),
-    )
+    case = case_of(outcomes, choice, requirements, origin, aa_spread, left_out)
     rules = (
         _already_quantized(left_out),
         _mixed(case, searches),
@@ -102,86 +93,17 @@ def best_try(search: Search) -> Try | None:
     return min(held, key=lambda t: len(t.kept)) if search.best is not None and held else None
 
 
-# ------------------------------------------------------------------------------------------------------------------ case
-
-
-def _times(outcomes: Sequence[Outcome], origin: Origin) -> Iterator[RelativeTime]:
-    """Every candidate of which something can be claimed."""
-    for outcome in outcomes:
-        numbers = figures(outcome, origin)
-        if numbers is None:
-            continue
-        predicted = numbers.origin is Origin.PREDICTED
-        if predicted or outcome.name == REFERENCE:
-            yield RelativeTime(outcome.name, numbers.ratio, numbers.ratio, numbers.ratio, predicted)
-        elif outcome.measurement is not None and (interval := outcome.measurement.ratio_interval) is not None:
-            yield RelativeTime(outcome.name, numbers.ratio, *interval, predicted)
-
-
-@dataclass(frozen=True)
-class _Case:
-    """What the rules look at."""
-
-    outcomes: Mapping[str, Outcome]
-    choice: Choice
-    requirements: Requirements
-    origin: Origin
-    times: Mapping[str, RelativeTime]
-    spread: float
-    quantized_before: bool
-
-    def ratio(self, name: str, base: str) -> TimeRatio | None:
-        """`name` over `base`; None where one of them was not timed."""
-        a, b = self.times.get(name), self.times.get(base)
-        return time_ratio(a, b, self.spread) if a is not None and b is not None else None
-
-    def ratios(self, names: Sequence[str], base: str) -> list[TimeRatio]:
-        """Of those that were timed, the fastest first."""
-        found = (self.ratio(name, base) for name in names)
-        return sorted((r for r in found if r is not None), key=lambda r: (r.value, r.name))
-
-    def holds(self, name: str) -> bool:
-        """The answers hold, whatever else the candidate lacks; what failed on evaluation or on the device does not."""
-        outcome = self.outcomes[name]
-        if outcome.blocked is not None or outcome.accuracy is None:
-            return False
-        if not feasible(outcome.accuracy, self.requirements.max_drop).ok:
-            return False
-        numbers = figures(outcome, self.origin)
-        falls_short = numbers is not None and bool(shortfalls(outcome, numbers, self.requirements))
-        return name in self.choice.feasible or falls_short
-
-    def named(self, precision: str) -> list[str]:
-        return [name for name in self.outcomes if self.precision(name) == precision]
-
-    def precision(self, name: str) -> str:
-        return self.outcomes[name].candidate.build.recipe.precision
-
-    def engine(self, name: str) -> str:
-        return self.outcomes[name].candidate.build.recipe.engine
-
-    def full(self) -> str:
-        """The fp32 to beat: the fastest whose answers hold, but the reference unless that is shown to be faster."""
-        ratios = self.ratios([name for name in self.named("fp32") if self.holds(name)], REFERENCE)
-        return next((ratio.name for ratio in ratios if ratio.is_faster), REFERENCE)
-
-    def full_of(self, engine: str) -> str:
-        """The fastest fp32 of one engine; empty when it has none."""
-        names = [name for name in self.named("fp32") if self.engine(name) == engine and self.holds(name)]
-        return next((ratio.name for ratio in self.ratios(names, REFERENCE)), "")
-
-
 # ----------------------------------------------------------------------------------------------------------------- rules
 
 
 def _already_quantized(left_out: Mapping[str, str]) -> Iterator[RunFinding]:
-    names = tuple(name for name, reason in left_out.items() if _ALREADY_QUANTIZED in reason)
+    names = tuple(name for name, reason in left_out.items() if was_quantized(reason))
     if names:
         text = f"{left_out[names[0]]}: it is compared as it is, and {_listed(names)} were left out"
         yield RunFinding(FindingCode.ALREADY_QUANTIZED, text, ())
 
 
-def _mixed(case: _Case, searches: Sequence[Search]) -> Iterator[RunFinding]:
+def _mixed(case: Case, searches: Sequence[Search]) -> Iterator[RunFinding]:
     full = case.full()
     for search in searches:
         best = search.best
@@ -208,7 +130,7 @@ def _keeps(search: Search, outcome: Outcome) -> str:
     return f"keeps {len(best.kept)}{of} layers in {precision} ({_listed(best.kept)})"
 
 
-def _pays(case: _Case, searches: Sequence[Search]) -> Iterator[RunFinding]:
+def _pays(case: Case, searches: Sequence[Search]) -> Iterator[RunFinding]:
     name = case.choice.chosen
     if name is None or case.precision(name) == "fp32" or name in {s.best for s in searches}:
         return
@@ -221,7 +143,7 @@ def _pays(case: _Case, searches: Sequence[Search]) -> Iterator[RunFinding]:
     yield RunFinding(FindingCode.PAYS, text, (name, ratio.base))
 
 
-def _full_precision(case: _Case) -> Iterator[RunFinding]:
+def _full_precision(case: Case) -> Iterator[RunFinding]:
     chosen = case.choice.chosen
     if chosen is None or chosen not in case.times or case.precision(chosen) != "fp32":
         return
@@ -246,7 +168,7 @@ def _full_precision(case: _Case) -> Iterator[RunFinding]:
     yield RunFinding(FindingCode.FULL_PRECISION, text, (chosen, *(ratio.name for ratio in others)))
 
 
-def _engine(case: _Case) -> Iterator[RunFinding]:
+def _engine(case: Case) -> Iterator[RunFinding]:
     """Whose the speed-up is, where no narrower precision adds to it."""
     full, chosen = case.full(), case.choice.chosen
     ratio = case.ratio(full, REFERENCE)
@@ -263,7 +185,7 @@ def _engine(case: _Case) -> Iterator[RunFinding]:
     yield RunFinding(FindingCode.ENGINE, text, (full, REFERENCE))
 
 
-def _collapses(case: _Case) -> Iterator[RunFinding]:
+def _collapses(case: Case) -> Iterator[RunFinding]:
     """Each precision that does; first those that would have been faster."""
     told = []
     for precision in _precisions(case):
@@ -277,7 +199,7 @@ def _collapses(case: _Case) -> Iterator[RunFinding]:
     yield from (finding for _, finding in sorted(told, key=lambda pair: pair[0]))
 
 
-def _subject(case: _Case, precision: str, names: Sequence[str]) -> str:
+def _subject(case: Case, precision: str, names: Sequence[str]) -> str:
     """Of whom something is said: the precision, in one engine or in all, when it is true of all of it; else those named."""
     judged = [n for n in case.named(precision) if case.outcomes[n].accuracy is not None and not n.endswith(MIXED)]
     engines = {case.engine(name) for name in names}
@@ -293,7 +215,7 @@ def _alone(subject: str) -> bool:
     return "," not in subject
 
 
-def _collapse(name: str, case: _Case) -> str:
+def _collapse(name: str, case: Case) -> str:
     """What the collapse is; empty where it is a drop that the interval does not bear out."""
     accuracy = case.outcomes[name].accuracy
     assert accuracy is not None
@@ -302,7 +224,7 @@ def _collapse(name: str, case: _Case) -> str:
     return "" if accuracy.drop > COLLAPSED_DROP else f"{name}: {accuracy.collapse_reason} (n={accuracy.n})"
 
 
-def _loses(case: _Case) -> Iterator[RunFinding]:
+def _loses(case: Case) -> Iterator[RunFinding]:
     """Faster, and surely wrong more often than is allowed."""
     limit, full = case.requirements.max_drop, case.full()
     for precision in _precisions(case):
@@ -316,7 +238,7 @@ def _loses(case: _Case) -> Iterator[RunFinding]:
             yield RunFinding(FindingCode.LOSES, text, tuple(lost))
 
 
-def _undecided(case: _Case) -> Iterator[RunFinding]:
+def _undecided(case: Case) -> Iterator[RunFinding]:
     """The fastest that more samples might admit."""
     limit, base = case.requirements.max_drop, case.choice.chosen or case.full()
     open_ones = [name for name, outcome in case.outcomes.items() if _is_open(outcome, limit)]
@@ -344,7 +266,7 @@ def _is_open(outcome: Outcome, limit: float) -> bool:
     )
 
 
-def _no_gain(case: _Case) -> Iterator[RunFinding]:
+def _no_gain(case: Case) -> Iterator[RunFinding]:
     ratios = case.ratios([name for name in case.named("int8") if case.holds(name)], case.full())
     if not ratios or any(ratio.is_faster for ratio in ratios) or _slower_ones(case, "int8"):
         return
@@ -356,7 +278,7 @@ def _no_gain(case: _Case) -> Iterator[RunFinding]:
     yield RunFinding(FindingCode.NO_GAIN, text, tuple(ratio.name for ratio in ratios))
 
 
-def _slower(case: _Case) -> Iterator[RunFinding]:
+def _slower(case: Case) -> Iterator[RunFinding]:
     for precision in ("bf16", "fp16", "int8"):
         ratios = _slower_ones(case, precision)
         if ratios:
@@ -365,7 +287,7 @@ def _slower(case: _Case) -> Iterator[RunFinding]:
             yield RunFinding(FindingCode.SLOWER, text, tuple(r.name for r in ratios))
 
 
-def _slower_ones(case: _Case, precision: str) -> list[TimeRatio]:
+def _slower_ones(case: Case, precision: str) -> list[TimeRatio]:
     """Every timed candidate of the precision over fp32 of its own engine; empty unless all are slower."""
     found = [case.ratio(name, case.full_of(case.engine(name))) for name in case.named(precision) if name in case.times]
     ratios = [ratio for ratio in found if ratio is not None]
@@ -373,7 +295,7 @@ def _slower_ones(case: _Case, precision: str) -> list[TimeRatio]:
     return sorted(ratios, key=lambda r: (r.value, r.name)) if all_slower else []
 
 
-def _not_tried(case: _Case, left_out: Mapping[str, str]) -> Iterator[RunFinding]:
+def _not_tried(case: Case, left_out: Mapping[str, str]) -> Iterator[RunFinding]:
     """Why there is no static int8; the reason most of its recipes share."""
     if case.quantized_before or any(o.candidate.build.recipe.needs_calibration for o in case.outcomes.values()):
         return
@@ -382,7 +304,7 @@ def _not_tried(case: _Case, left_out: Mapping[str, str]) -> Iterator[RunFinding]
         yield RunFinding(FindingCode.NOT_TRIED, f"static int8 was not tried: {reason}", ())
 
 
-def _partial(case: _Case) -> Iterator[RunFinding]:
+def _partial(case: Case) -> Iterator[RunFinding]:
     """What quantizing left alone, by the builder's own remarks."""
     said: dict[str, list[str]] = {}
     for name, outcome in case.outcomes.items():
@@ -400,7 +322,7 @@ def _partial(case: _Case) -> Iterator[RunFinding]:
 # ----------------------------------------------------------------------------------------------------------------- words
 
 
-def _precisions(case: _Case) -> list[str]:
+def _precisions(case: Case) -> list[str]:
     """All but fp32, in the order of the candidates."""
     return [p for p in dict.fromkeys(map(case.precision, case.outcomes)) if p != "fp32"]
 
@@ -409,13 +331,14 @@ def _has_collapsed(outcome: Outcome) -> bool:
     return outcome.accuracy is not None and any(v.code is VerdictCode.COLLAPSED for v in outcome.verdicts)
 
 
-def _saving(case: _Case, name: str) -> float:
+def _saving(case: Case, name: str) -> float:
     """The part of the reference's size that is saved."""
-    own, whole = case.outcomes[name].artifact, case.outcomes[REFERENCE].artifact
+    own, reference = case.outcomes[name].artifact, case.outcomes.get(REFERENCE)
+    whole = reference.artifact if reference is not None else None
     return 1 - own.size_bytes / whole.size_bytes if own and whole and whole.size_bytes else 0.0
 
 
-def _would_be(case: _Case, names: Sequence[str]) -> str:
+def _would_be(case: Case, names: Sequence[str]) -> str:
     """What is missed by it: the fastest of `names`, if it is faster at all."""
     fastest = next((ratio for ratio in case.ratios(names, case.full()) if ratio.is_faster), None)
     return f"; {fastest.name} would be {fastest.as_speed}" if fastest is not None else ""

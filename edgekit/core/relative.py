@@ -7,6 +7,15 @@
 import math
 from dataclasses import dataclass
 
+# No A/A noise excuses more than this when two candidates are called equal; a roofline can't tell finer than its own tie.
+MAX_TIE = 1.03
+PREDICTED_TIE = 1.1
+
+
+def tie_of(spread: float | None) -> float:
+    """The factor within which two candidates are equal: of a race by its A/A spread, of predictions (None) their own."""
+    return PREDICTED_TIE if spread is None else min(spread, MAX_TIE)
+
 
 @dataclass(frozen=True)
 class RelativeTime:

@@ -155,7 +155,8 @@ class Figures:
     """The numbers a choice is made on; `origin` says whether the target was measured or predicted.
 
     `ratio` is the p50 over the reference's. Candidates are compared by it: it was paired within rounds, so it holds when the
-    machine's speed drifts.
+    machine's speed drifts. `cold_start_ms` is from the process's start to its first answer, and never predicted, nor is the
+    distribution `latency_ms`.
     """
 
     origin: Origin
@@ -164,6 +165,15 @@ class Figures:
     throughput_ips: float
     peak_memory_bytes: int | None
     size_bytes: int
+    cold_start_ms: float | None = None
+    latency_ms: LatencyStats | None = None
+
+    def at(self, percentile: str) -> float | None:
+        """The latency in ms at "p50" to "p99", None where too few runs support it; a predicted p50 stands for each of them."""
+        if self.latency_ms is None:
+            return self.p50_ms
+        value: float | None = getattr(self.latency_ms, percentile)
+        return value
 
 
 @dataclass(frozen=True)
@@ -171,7 +181,8 @@ class Choice:
     """What was chosen and why each other candidate was not.
 
     `feasible` names all that meet the requirements. When none does `chosen` is None, `nearest` is the candidate that lacks least
-    and `lacks` says what. `unproven` lists requirements that rest on a prediction.
+    and `lacks` says what. `unproven` lists requirements that rest on a prediction, or on one request after
+    another where they come otherwise.
     """
 
     chosen: str | None

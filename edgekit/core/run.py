@@ -1,4 +1,4 @@
-"""The record of one optimize run: what `run.json` holds. Schema 1, described in docs/run-json.md."""
+"""The record of one optimize run: what `run.json` holds. Schema 2, described in docs/run-json.md."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +9,11 @@ from edgekit.core.facts import DeviceFacts
 from edgekit.core.findings import RunFinding
 from edgekit.core.results import Choice, Origin, Outcome, Proof
 from edgekit.core.search import Search
+from edgekit.core.tradeoffs import Exploration
 from edgekit.core.types import ModelInfo, Requirements, Target
 
-RUN_SCHEMA = 1
+# 2 added `exploration`, and what of a run's settings is not threads: a record of 1 is one without.
+RUN_SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Run:
     `target_origin` says where the figures the choice rests on come from. `evaluation` is the chosen candidate's accuracy on the
     evaluation split, None without data. `artifact_files` are relative to the run folder; the first one is opened. `proof` is the
     chosen artifact's run on a device, None where there was none. `searches` are those for a mixed precision, one a family that was
-    worth it or was looked at; `findings` say what the run teaches, the most decisive first.
+    worth it or was looked at; `findings` say what the run teaches, the most decisive first. `exploration` is the search over
+    settings, None where there was none; then the outcomes it touched have the figures of their best setting.
     """
 
     schema: int
@@ -56,6 +59,7 @@ class Run:
     proof: Proof | None = None
     searches: tuple[Search, ...] = ()
     findings: tuple[RunFinding, ...] = ()
+    exploration: Exploration | None = None
 
     def outcome(self, name: str) -> Outcome:
         """The outcome of the candidate called `name`. Raises KeyError."""

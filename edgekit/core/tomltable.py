@@ -60,6 +60,10 @@ class TomlTable:
         """The error for the value of `key`."""
         return InputRejected(f"{self._full(key)}: {what}", where=self._where, next_step=f"see {self._help_page}")
 
+    def value(self, key: str) -> Any:
+        """The value as it stands, for a key that may be of more than one type."""
+        return self._get(key)
+
     def text(self, key: str) -> str:
         value = self._get(key)
         if not isinstance(value, str) or not value.strip():

@@ -142,8 +142,43 @@ class LatencyBudget:
 
 
 @dataclass(frozen=True)
+class Arrivals:
+    """How requests come: `scenario` as `edgekit profile` names them, `rate_ips` of them a second where it has a rate."""
+
+    scenario: str
+    rate_ips: float | None = None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What feeds the model: `count` cameras of `frame_rate` frames a second each, or as many recorders of `sample_rate_hz`.
+
+    `hop` is how many samples of a recording lie between two inferences.
+    """
+
+    frame_rate: float | None = None
+    sample_rate_hz: float | None = None
+    hop: int | None = None
+    count: int = 1
+
+    @property
+    def rate_ips(self) -> float | None:
+        """Inferences a second that all of them call for together."""
+        if self.frame_rate is not None:
+            return self.frame_rate * self.count
+        if self.sample_rate_hz is not None and self.hop:
+            return self.sample_rate_hz / self.hop * self.count
+        return None
+
+
+@dataclass(frozen=True)
 class Requirements:
-    """What the deployment must satisfy. `max_drop` is absolute, in the metric's own unit."""
+    """What the deployment must satisfy. `max_drop` is absolute, in the metric's own unit.
+
+    `batchable` says whether samples may wait for each other, None where it was not said. `cpus` is a cpu list such as `0-3`, and
+    `max_cores` how many may be used; `power_mode` is a cpufreq governor. `weights` are there when more than one thing is preferred:
+    `prefer` is then the heaviest.
+    """
 
     max_drop: float = 0.01
     latency: LatencyBudget | None = None
@@ -152,6 +187,27 @@ class Requirements:
     max_size_bytes: int | None = None
     prefer: Prefer = Prefer.LATENCY
     forbid: tuple[str, ...] = ()  # precisions or engines that must not be used
+    arrivals: Arrivals | None = None
+    sources: Sources | None = None
+    batchable: bool | None = None
+    max_cold_start_ms: float | None = None
+    max_cores: int | None = None
+    cpus: str = ""
+    power_mode: str = ""
+    weights: Mapping[Prefer, float] = field(default_factory=dict)
+
+    @property
+    def rate_ips(self) -> float | None:
+        """Inferences a second that come and must be kept up with, None where nothing was said of it."""
+        if self.arrivals is not None and self.arrivals.rate_ips is not None:
+            return self.arrivals.rate_ips
+        return self.sources.rate_ips if self.sources is not None else None
+
+    @property
+    def needed_ips(self) -> float | None:
+        """The throughput it takes: the stated minimum, or what comes where that is more."""
+        stated = [rate for rate in (self.min_throughput_ips, self.rate_ips) if rate is not None]
+        return max(stated, default=None)
 
 
 # ---------------------------------------------------------------------------------------------------------- candidates
@@ -201,11 +257,17 @@ class BuildSpec:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How an artifact is run; `precision` is a hint to the engine, `options` are engine options by name."""
+    """How an artifact is run; `precision` is a hint to the engine, `options` are engine options by name.
+
+    `streams` requests at a time, of `batch` samples each; `cores` is a cpu list such as `0-3`, empty for all that may be used.
+    """
 
     threads: int
     precision: str = "f32"
     options: Mapping[str, str] = field(default_factory=dict)
+    streams: int = 1
+    batch: int = 1
+    cores: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,16 +27,24 @@ LONGEST_S = 12 * 3600.0
 
 
 def make(
-    shop: Workshop, candidate: Candidate, info: ModelInfo, materials: Materials, limits: sandbox.Limits = DEFAULT
+    shop: Workshop,
+    candidate: Candidate,
+    info: ModelInfo,
+    materials: Materials,
+    limits: sandbox.Limits = DEFAULT,
+    ranges: tuple[ModelInfo, Materials] | None = None,
 ) -> Made:
-    """Build a candidate from what its recipe reads. Raises what the build raises."""
+    """Build a candidate from what its recipe reads. Raises what the build raises.
+
+    `ranges` is the model whose histograms are used, where that is another one of the same tensors.
+    """
     recipe = candidate.build.recipe
     if not reads_flat(recipe):
         return shop.make(candidate, materials, limits)
     place, flattened = flat(shop, info, materials)
     notes, histograms = flattened.notes, None
     if reads_histograms(recipe) and flattened.tensors:
-        folder, collected = calibrated(shop, info, materials)
+        folder, collected = calibrated(shop, *(ranges or (info, materials)))
         histograms = folder / HISTOGRAMS
         notes = (*notes, *_unseen(collected))
     made = shop.make(candidate, materials, limits, place / flattened.file, histograms)

@@ -17,6 +17,7 @@ from edgekit.core.run import Run
 from edgekit.core.types import Artifact, ArtifactFile, ModelInfo, RunConfig, Target, content_digest
 from edgekit.engines.closure import NativeLibrary, native_library
 from edgekit.errors import InputRejected, TargetIncompatible, UsageError, VerificationFailed
+from edgekit.flow.batches import in_batches, of_batch
 from edgekit.flow.calibrate import DEFAULT
 from edgekit.flow.materials import PREFLIGHT_SECONDS, Options, gather_data, prepare
 from edgekit.flow.subject import find_subject, read_run
@@ -135,14 +136,17 @@ def _from_run(shop: Workshop, folder: Path, target: str | None, wishes: Wishes, 
     _check(place, artifact.files)
     made = _ready(shop, place, artifact, config, run.target, wishes)
     name = Path(run.model_name).stem
+    info = of_batch(run.model, config.batch) if config.batch > 1 else run.model
     if not wishes.samples:
-        return Cargo(name, run.model, run.target, config, made, run.data, None, source=_folder(wishes.data), run=run)
+        return Cargo(name, info, run.target, config, made, run.data, None, source=_folder(wishes.data), run=run)
     source = None if wishes.random else _data(run, wishes.data, cwd)
     materials = _drawn(shop, run, made, wishes) if wishes.random else _samples(shop, run, made, source)
     reference = _reference(shop, run, made, materials, wishes)
+    if config.batch > 1:
+        materials = in_batches(materials, config.batch, shop.scratch / "batches")
     data = materials.data if run.data.synthetic else run.data
     kept = _folder(wishes.data if wishes.random else source)
-    return Cargo(name, run.model, run.target, config, made, data, materials, reference, kept, run)
+    return Cargo(name, info, run.target, config, made, data, materials, reference, kept, run)
 
 
 def _folder(data: Path | None) -> Path | None:
@@ -202,7 +206,8 @@ def _samples(shop: Workshop, run: Run, made: Made, source: Path | None) -> Mater
 def _drawn(shop: Workshop, run: Run, made: Made, wishes: Wishes) -> Materials:
     """Random samples: nobody's data."""
     place = shop.scratch / "data"
-    data = gather_data(shop, run.model.inputs, 0, None, place, Options(samples=wishes.samples))
+    batch = run.outcome(run.choice.chosen or REFERENCE).candidate.run.batch
+    data = gather_data(shop, run.model.inputs, 0, None, place, Options(samples=wishes.samples * batch))
     return _materials(run, made, data, place)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from edgekit.core.accuracy import feasible
 from edgekit.core.choose import figures
 from edgekit.core.cost import predict
+from edgekit.core.needs import Kind, limits
 from edgekit.core.recipes import REFERENCE
 from edgekit.core.results import Measurement, Origin, Outcome, Verdict, VerdictCode
 from edgekit.core.run import Noise
@@ -154,13 +155,16 @@ def _race(
 
 
 def _may_be_chosen(outcome: Outcome, bench: CleanBench, requirements: Requirements) -> bool:
-    """Whether all that is known before the race holds: the answers, the size, the memory."""
+    """Whether all that is known before the race holds: the answers, the size, the memory, the cold start."""
     if not _holds(outcome, requirements):
         return False
     assert outcome.artifact is not None
-    too_large = requirements.max_size_bytes is not None and outcome.artifact.size_bytes > requirements.max_size_bytes
-    limit = requirements.max_memory_bytes
-    return not too_large and not (limit is not None and (bench.memory.peak or limit + 1) > limit)
+    known = {
+        Kind.SIZE: outcome.artifact.size_bytes,
+        Kind.MEMORY: bench.memory.peak,
+        Kind.COLD_START: bench.load.process_to_first_inference_ms,
+    }
+    return all(need.admits(known[need.kind]) for need in limits(requirements) if need.kind in known)
 
 
 def _final(requirements: Requirements) -> Budget:

@@ -1,7 +1,7 @@
 """Compare two artifacts on one device: raced interleaved against each other, with the noise of the race itself beside it."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,48 @@ def compare(
     Both are fed the same samples, so their inputs must be alike. Raises TargetIncompatible for an emulated device, which has no
     latency, and InputRejected when the inputs differ.
     """
+    with facing(a, b, data, device, reach, recipes, options, cache, progress) as pair:
+        result = pair.race(length)
+        return CompareRun(
+            schema=COMPARE_SCHEMA,
+            device=pair.shop.device.name,
+            facts=pair.sheet,
+            a=_side(str(a), pair.subjects[A]),
+            b=_side(str(b), pair.subjects[B]),
+            comparison=judge(result.rounds[A], result.rounds[B], result.aa_spread),
+            notices=tuple(dict.fromkeys(n for s in pair.subjects.values() for n in s.materials.data.notices)),
+        )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two subjects, A and B, that the device admits and that take the same inputs."""
+
+    shop: Workshop
+    sheet: FactSheet
+    subjects: Mapping[str, Subject]
+
+    def race(self, length: Length) -> RaceResult:
+        """Both interleaved, and A's twin. Raises InputRejected when B fell out."""
+        result = _race(self.shop, self.sheet, self.subjects, length)
+        if B in result.dropped:
+            raise InputRejected(f"fell out of the race: {result.dropped[B]}", where=self.subjects[B].name)
+        return result
+
+
+@contextlib.contextmanager
+def facing(
+    a: str | Path,
+    b: str | Path,
+    data: str | Path | None,
+    device: str,
+    reach: Reach,
+    recipes: tuple[str, str],
+    options: Options,
+    cache: Path | None,
+    progress: Progress,
+) -> Iterator[Pair]:
+    """Both on `device`, ready to be raced; raises as `compare` does."""
     cwd = Path.cwd()
     for source in (a, b):
         if not Path(source).exists():
@@ -85,18 +127,7 @@ def compare(
         _check_inputs(subjects)
         for found in subjects.values():
             pass_gate(shop, sheet, found.info, found.made)
-        result = _race(shop, sheet, subjects, length)
-        if B in result.dropped:
-            raise InputRejected(f"fell out of the race: {result.dropped[B]}", where=str(b))
-        return CompareRun(
-            schema=COMPARE_SCHEMA,
-            device=shop.device.name,
-            facts=sheet,
-            a=_side(str(a), subjects[A]),
-            b=_side(str(b), subjects[B]),
-            comparison=judge(result.rounds[A], result.rounds[B], result.aa_spread),
-            notices=tuple(dict.fromkeys(n for s in subjects.values() for n in s.materials.data.notices)),
-        )
+        yield Pair(shop, sheet, subjects)
 
 
 def _race(shop: Workshop, sheet: FactSheet, subjects: Mapping[str, Subject], length: Length) -> RaceResult:

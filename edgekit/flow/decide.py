@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgekit.core.accuracy import Accuracy, feasible, is_equivalent
 from edgekit.core.choose import choose
 from edgekit.core.recipes import REFERENCE
+from edgekit.core.relative import tie_of
 from edgekit.core.results import Choice, Origin, Outcome, Proof
 from edgekit.core.run import Noise
 from edgekit.errors import DeviceError, DiskFull, EdgekitError
@@ -14,10 +15,6 @@ from edgekit.flow.clock import Job
 from edgekit.flow.judge import Judge
 from edgekit.flow.prove import Ground, fault_in, prove
 from edgekit.flow.workshop import Made, Workshop
-
-# No A/A noise excuses more than this when two candidates are called equal; a roofline can't tell finer than its own tie.
-MAX_TIE = 1.03
-PREDICTED_TIE = 1.1
 
 # Candidates judged on the evaluation split before only full precision is left.
 MAX_LOOKS = 3
@@ -66,7 +63,7 @@ def decide(
     left. docs/adr/0002-looks-at-evaluation.md says why.
     """
     job = trial.job
-    tie = min(noise.spread, MAX_TIE) if noise and job.origin is Origin.TARGET else PREDICTED_TIE
+    tie = tie_of(noise.spread if noise and job.origin is Origin.TARGET else None)
     excluded: dict[str, str] = {}
     for look in itertools.count(1):
         choice = choose(outcomes, job.requirements, job.origin, tie, excluded)

@@ -107,8 +107,8 @@ def answers(device: Device, runnable: Runnable, feeds: Feeds, out: Path, where: 
 
 
 def on_one_thread(runnable: Runnable) -> Runnable:
-    """The same artifact run on one thread."""
-    return replace(runnable, run=replace(runnable.run, threads=1))
+    """The same artifact run on one thread, wherever the system puts it."""
+    return replace(runnable, run=replace(runnable.run, threads=1, streams=1, cores=""))
 
 
 def _alone(made: Made) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class Options:
     `shapes` fixes inputs by name; `samples` bounds each split; `metric` replaces the data set's; `threads` 0 means all that the
     target lets one inference use; `offline` fetches no engine; `fresh` measures again what was measured before. `skip_bad` leaves
     out samples that can't be read, and counts them in a notice of the data set; `time_budget_s` bounds the search for a mixed
-    precision, whose best so far is kept.
+    precision and that over settings together, whose best so far are kept. `explore` searches settings, None where throughput is
+    preferred; `seed` settles the order they are tried in.
     """
 
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -36,6 +37,8 @@ class Options:
     fresh: bool = False
     skip_bad: bool = False
     time_budget_s: float = TIME_BUDGET_S
+    explore: bool | None = None
+    seed: int = 0
 
 
 def prepare(source: Path, out: Path, shapes: Mapping[str, Sequence[int]], seconds: int) -> PreparedModel:

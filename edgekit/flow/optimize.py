@@ -9,12 +9,15 @@ from pathlib import Path
 
 from edgekit import sandbox
 from edgekit.core.accuracy import Accuracy, doubt
+from edgekit.core.conflicts import remarks, require_consistent
 from edgekit.core.cost import fastest_cluster
 from edgekit.core.device_url import LOCAL
 from edgekit.core.facts import DeviceFacts
+from edgekit.core.feasibility import require_possible
 from edgekit.core.findings import RunFinding, findings
 from edgekit.core.plan import Facts, Plan, make_plan
 from edgekit.core.recipes import REFERENCE
+from edgekit.core.relative import PREDICTED_TIE
 from edgekit.core.results import Choice, Origin, Outcome, Proof
 from edgekit.core.run import RUN_SCHEMA, Noise, Run
 from edgekit.core.search import Search
@@ -24,13 +27,14 @@ from edgekit.devices.local import LocalDevice
 from edgekit.flow.aim import Aim, take_aim
 from edgekit.flow.build import build_all, refusals
 from edgekit.flow.clock import Job, measure_again, measure_all
-from edgekit.flow.decide import PREDICTED_TIE, Trial, decide
+from edgekit.flow.decide import Trial, decide
 from edgekit.flow.devices import Reach, find_url, opened
 from edgekit.flow.gate import gate_all
 from edgekit.flow.judge import Judge, judge_all
 from edgekit.flow.materials import Options, gather
 from edgekit.flow.prove import Ground, emulated_ground, fault_in
 from edgekit.flow.refine import Refinery
+from edgekit.flow.tuned import explore, settled
 from edgekit.flow.workshop import SELECTION, Made, Materials, Progress, Workshop, builder_versions, copy_artifact
 from edgekit.measure import device_facts
 from edgekit.resources import find_data
@@ -47,6 +51,7 @@ from edgekit.store import (
 DEFAULT_REQUIREMENTS = Requirements()
 DEFAULT_OPTIONS = Options()
 DEFAULT_REACH = Reach()
+NOT_EXPLORED = "settings were not searched: that takes a device that is the target, and a candidate that holds"
 
 
 def default_run_folder(model: str, target: str, device: str = LOCAL) -> Path:
@@ -74,8 +79,9 @@ def optimize(
     `data` is a folder, a file, or the name of a data set in `calibration_data/`. Accuracy is found on this machine; `device`
     measures latency and memory and proves the chosen artifact's answers. With a device the target `host` means that device, by its
     own facts; an emulated device only proves. Nothing is written to `out` before the run is
-    complete. When nothing meets the requirements the run is kept all the same, with `choice.chosen` None. Raises EdgekitError for
-    what the user gave, never for a candidate that fails. `command` is how the user named model and data, if not by this call's
+    complete. When no candidate meets the requirements the run is kept all the same, with `choice.chosen` None; where arithmetic
+    shows that none could, RequirementsNotMet is raised before anything is built. Raises EdgekitError for what the user gave, never
+    for a candidate that fails. `command` is how the user named model and data, if not by this call's
     own arguments: the next steps begin with it.
     """
     model = Path(model)
@@ -88,13 +94,16 @@ def optimize(
         host = LocalDevice(scratch)
         given = _given(stack, device, reach, store, cwd, progress)
         aim = take_aim(target, given, device_facts(host), cwd)
+        require_consistent(requirements, aim.target, options.threads)
         shop = Workshop(
             store, scratch, host, progress, device=aim.measuring, offline=options.offline, fresh=options.fresh
         )
         info, materials = gather(shop, model, source, options)
         info = replace(info, refusals=refusals(aim.target.engines, materials.model, progress))
-        threads = options.threads or _threads(aim, shop.facts)
+        threads = options.threads or _threads(aim, shop.facts, requirements)
         plan = make_plan(info, aim.target, requirements, _planning_facts(shop.host_facts, materials, threads))
+        on_target = shop.facts if aim.origin is Origin.TARGET else None
+        require_possible(info, aim.target, requirements, plan.candidates, on_target.ram_bytes if on_target else None)
         made, outcomes = build_all(shop, plan, materials, info)
         sheet = aim.sheet if aim.measuring is not None else None
         if sheet is not None:
@@ -103,15 +112,23 @@ def optimize(
         outcomes = judge_all(judge, shop, made, outcomes, SELECTION)
         job = Job(info, materials, aim.target, aim.origin, requirements)
         outcomes, noise = measure_all(shop, job, made, outcomes)
-        found = Refinery(shop, judge, job, sheet, options.time_budget_s).refine(outcomes)
+        refinery = Refinery(shop, judge, job, sheet, options.time_budget_s)
+        found = refinery.refine(outcomes)
         made = {**made, **found.made}
-        outcomes, noise = measure_again(shop, job, made, outcomes, found.outcomes, noise)
+        raced, noise = measure_again(shop, job, made, outcomes, found.outcomes, noise)
+        explored = explore(shop, job, made, raced, noise, options, refinery.left)
+        outcomes = explored.outcomes if explored else raced
         ground, missing = (given, "") if given else stack.enter_context(emulated_ground(aim.target, aim.origin, shop))
         choice, evaluation, proof = decide(Trial(shop, judge, job, made, ground), outcomes, noise)
         steps = _next_steps(choice, job, command or _command(model, data, options), device)
         run = _record(shop, job, model.name, threads, plan, outcomes, found.searches, noise, choice, evaluation, steps)
-        run = replace(run, findings=_learnt(run))
-        return _keep(_with_proof(run, proof or missing, aim.notices), made, out)
+        run = replace(run, findings=_learnt(replace(run, outcomes=raced)))
+        if explored:
+            run = replace(run, exploration=settled(explored, choice, requirements))
+        elif options.explore:
+            run = replace(run, notices=(*run.notices, NOT_EXPLORED))
+        said = (*aim.notices, *remarks(requirements, aim.target, on_target.governor if on_target else None))
+        return _keep(_with_proof(run, proof or missing, said), explored.made if explored else made, out)
 
 
 def _learnt(run: Run) -> tuple[RunFinding, ...]:
@@ -186,8 +203,9 @@ def _doubts(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     return (text,) if text else ()
 
 
-def _threads(aim: Aim, facts: DeviceFacts) -> int:
-    return facts.usable_threads if aim.origin is Origin.TARGET else fastest_cluster(aim.target).cores
+def _threads(aim: Aim, facts: DeviceFacts, requirements: Requirements) -> int:
+    usable = facts.usable_threads if aim.origin is Origin.TARGET else fastest_cluster(aim.target).cores
+    return min(usable, requirements.max_cores or usable)
 
 
 def _planning_facts(facts: DeviceFacts, materials: Materials, threads: int) -> Facts:

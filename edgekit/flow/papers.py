@@ -36,6 +36,8 @@ def deployed(cargo: Cargo, library: NativeLibrary, golden: Golden | None) -> Dep
         library=f"lib/{library.library.name}",
         model=f"model/{cargo.made.artifact.files[0].path}",
         threads=config.threads,
+        streams=config.streams,
+        cores=config.cores,
         precision=config.precision,
         options=config.options,
         inputs=tuple(map(deployment.port, cargo.info.inputs)),

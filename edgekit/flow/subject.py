@@ -4,22 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-import msgspec
-
-from edgekit import sandbox
 from edgekit.core.plan import Facts, make_plan
 from edgekit.core.recipes import RECIPES, REFERENCE
-from edgekit.core.run import RUN_SCHEMA, Run
 from edgekit.core.targets import host_target
 from edgekit.core.types import Artifact, Candidate, ModelInfo, Requirements
 from edgekit.errors import InputRejected, UsageError, VerificationFailed
+from edgekit.flow.batches import in_batches, of_batch
 from edgekit.flow.build import refusals
 from edgekit.flow.calibrate import make
 from edgekit.flow.materials import Options, gather, gather_data
+from edgekit.flow.runs import read_run as read_run
 from edgekit.flow.workshop import Made, Materials, Workshop, builder_versions, runnable
 from edgekit.store import ARTIFACT_FOLDER, RUN_FILE, sha256_file
-
-MAX_RUN_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -94,28 +90,14 @@ def _from_run(shop: Workshop, folder: Path, data: Path | None, options: Options)
     opened = folder / ARTIFACT_FOLDER / artifact.files[0].path
     names = tuple(spec.name for spec in inputs)
     materials = Materials(opened, opened, artifact.digest, dataset, place, names)
+    info = run.model
+    if candidate.run.batch > 1:
+        materials = in_batches(materials, candidate.run.batch, shop.scratch / "batches")
+        info = of_batch(info, candidate.run.batch)
     made = Made(
         folder / ARTIFACT_FOLDER, artifact, runnable(library, folder / ARTIFACT_FOLDER, artifact, candidate.run)
     )
-    return Subject(run.model_name, run.model, candidate, made, materials)
-
-
-def read_run(folder: Path) -> Run:
-    """The record of the run in `folder`. Raises InputRejected when there is none that this edgekit reads."""
-    path = folder / RUN_FILE
-    if not path.is_file():
-        raise InputRejected(f"holds no {RUN_FILE}", where=str(folder), next_step="name a folder of `edgekit optimize`")
-    if path.stat().st_size > MAX_RUN_BYTES:
-        raise InputRejected("is larger than any run", where=str(path))
-    try:
-        run: Run = sandbox.decode(path.read_bytes(), Run)
-    except msgspec.MsgspecError as error:
-        raise InputRejected(
-            f"is no run this edgekit reads: {error}", where=str(path), next_step="optimize anew"
-        ) from error
-    if run.schema != RUN_SCHEMA:
-        raise InputRejected(f"has schema {run.schema}, this edgekit reads {RUN_SCHEMA}", where=str(path))
-    return run
+    return Subject(run.model_name, info, candidate, made, materials)
 
 
 def _verify(folder: Path, artifact: Artifact) -> None:

@@ -1,6 +1,7 @@
 """What a prepared model holds and costs.
 
 - what follows from weights alone (an Identity or DequantizeLinear of a weight) counts as a weight: engines fold it;
+- nodes that no output depends on count nothing: engines drop them;
 - views (Reshape, Squeeze and the like) move nothing and share their input's buffer;
 - the caller owns inputs and outputs: both live from start, or from where they are made, to the end;
 - an `If` counts its more expensive branch, a `Loop` or `Scan` one turn.
@@ -139,7 +140,10 @@ def _graph_cost(graph: GraphProto, facts: Facts, outer_constants: set[str]) -> _
     constants |= set(facts.constants)
     cost = _Cost()
     live = _Liveness(graph, facts)
+    needed = _needed(graph)
     for index, node in enumerate(graph.node):
+        if index not in needed:
+            continue
         if _folds(node, constants):
             constants.update(node.output)
             continue
@@ -150,6 +154,16 @@ def _graph_cost(graph: GraphProto, facts: Facts, outer_constants: set[str]) -> _
         live.step(index, node, inner.peak_bytes)
     cost.peak_bytes = live.peak
     return cost
+
+
+def _needed(graph: GraphProto) -> set[int]:
+    """The nodes that an output of the graph depends on."""
+    wanted, needed = {value.name for value in graph.output}, set()
+    for index in range(len(graph.node) - 1, -1, -1):
+        if wanted.intersection(graph.node[index].output):
+            needed.add(index)
+            wanted.update(_reads(graph.node[index]))
+    return needed
 
 
 def _folds(node: NodeProto, constants: set[str]) -> bool:

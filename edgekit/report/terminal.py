@@ -60,15 +60,18 @@ def count(value: int) -> str:
     return str(value)
 
 
-def print_run(console: Console, run: Run, folder: str) -> None:
-    """The candidates, why each other one was not chosen, the choice, what the run teaches, and what to do next."""
+def print_run(console: Console, run: Run, folder: str, settings: Iterable[str] = ()) -> None:
+    """The candidates, why each other one was not chosen, the choice, what the run teaches, and what to do next.
+
+    `settings` are lines on the search over settings.
+    """
     console.print(run_heading(run), highlight=False)
     console.print(_candidate_table(run, console.width), crop=False)
     for line in (*_reasons(run), *_notes(run)):
         console.print(line, highlight=False)
     console.print()
     steps = (f"next: {clean(step)}" for step in run.next_steps)
-    for line in (*verdict_lines(run, folder), *finding_lines(run), *search_lines(run), *steps):
+    for line in (*verdict_lines(run, folder), *finding_lines(run), *search_lines(run), *settings, *steps):
         console.print(line, highlight=False, soft_wrap=True)  # paths and commands stay whole, to be copied
 
 
@@ -261,7 +264,7 @@ def describe_accuracy(a: Accuracy) -> str:
     """One line: value against the reference, the drop with its 95% interval and n."""
     return (
         f"{clean(a.metric)} {a.value:.4f} against {a.reference_value:.4f}, "
-        f"drop {a.drop:+.4f} (95% {a.ci_low:+.4f} to {a.ci_high:+.4f}, n={a.n}, {a.kind})"
+        f"drop {a.drop:+.4f} (95% {a.ci_low:+.4f} to {a.ci_high:+.4f}, n={a.n}, {clean(a.kind)})"
     )
 
 

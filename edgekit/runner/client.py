@@ -113,11 +113,17 @@ class BenchReply(LoadReply):
 
 @dataclass(frozen=True)
 class RanReply:
-    """One answer to `go N`."""
+    """One answer to `go N`; `span_ns` is from the burst's start to its last completion, memory in bytes.
+
+    `resident_bytes` of the memory after the load are samples.
+    """
 
     protocol: Literal[1]
     event: Literal["ran"]
     latencies_ns: tuple[int, ...]
+    span_ns: int = 0
+    memory: Mapping[str, int | None] = field(default_factory=dict)
+    resident_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -197,6 +203,7 @@ def engine_arguments(runnable: Runnable, feeds: Feeds) -> list[str]:
     r = runnable.run
     words = ["--engine", runnable.engine, "--lib", str(runnable.library), "--model", str(runnable.model)]
     words += ["--threads", str(r.threads), "--precision", r.precision]
+    words += ["--cores", r.cores] if r.cores else []
     for key, value in r.options.items():
         words += ["--option", f"{key}={value}"]
     for name, path in feeds.inputs.items():

@@ -33,6 +33,7 @@ static const struct rule RULES[] = {
     {"--model", TEXT, MODEL_VERBS, FIELD(model), 0, 0},
     {"--precision", TEXT, MODEL_VERBS, FIELD(precision), 0, 0},
     {"--threads", NUMBER, ENGINE_VERBS, FIELD(threads), 1, 1024},
+    {"--cores", TEXT, ENGINE_VERBS, FIELD(cores), 0, 0},
     {"--samples", NUMBER, MODEL_VERBS, FIELD(samples), 1, MAX_SAMPLES},
     {"--input", PAIR_LAST, MODEL_VERBS, FIELD(inputs), 0, 0},
     {"--state", PAIR_LAST, MODEL_VERBS, FIELD(states), 0, 0},
@@ -199,8 +200,11 @@ static void check_scenario(struct options *options) {
         only_for(scenario == SERVER, true, "--seed", "--scenario server");
     if (options->latencies)
         only_for(scenario != NO_SCENARIO, true, "--latencies", "a --scenario");
-    if (options->streams > 1 && (scenario == NO_SCENARIO || scenario == SINGLE_STREAM))
-        fail(EXIT_USAGE, "--streams is for the scenarios multi-stream, server, offline and fixed-rate");
+    options->together = options->from_stdin && options->streams;
+    if (options->together && options->states.count)
+        fail(EXIT_USAGE, "--streams of --stdin takes samples from memory, --state needs them in their order");
+    if (options->streams > 1 && !options->together && (scenario == NO_SCENARIO || scenario == SINGLE_STREAM))
+        fail(EXIT_USAGE, "--streams is for --stdin and the scenarios multi-stream, server, offline and fixed-rate");
     if (!options->samples_per_query)
         options->samples_per_query = 8; /* MLPerf Inference's multi-stream since v2.0 */
 }

@@ -38,7 +38,7 @@ struct pairs {
 
 struct options {
     enum verb verb;
-    const char *engine, *lib, *model, *precision, *out, *reset;
+    const char *engine, *lib, *model, *precision, *out, *reset, *cores;
     const char *root, *folder; /* root: of recorded files for facts, where bundles live for the others */
     const char *bundle, *dir, *trust; /* dir: of an unpacked bundle */
     const char *application, *parts, *to;
@@ -47,7 +47,7 @@ struct options {
     const struct deployment *deployment; /* what `dir` says, or NULL */
     long threads, samples, warmup, runs; /* samples 0: all */
     long memory_limit;                   /* bytes; 0: none */
-    bool from_stdin, tether;
+    bool from_stdin, together, tether; /* together: bursts of as many streams as were asked for */
     const char *scenario_name, *latencies;
     enum scenario scenario;
     double duration, qps, fps; /* seconds and events a second; 0: not given */

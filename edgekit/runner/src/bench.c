@@ -11,6 +11,7 @@
 
 #include "bench.h"
 #include "conditions.h"
+#include "crew.h"
 #include "fail.h"
 #include "sampler.h"
 #include "scenario.h"
@@ -56,10 +57,15 @@ static void start(struct bench *b, const struct options *options, int64_t starte
     note_memory(b);
 }
 
-static void burst(struct bench *b, int64_t *latencies, int64_t count) {
+/* Returns its nanoseconds, from the start to the last completion. */
+static int64_t burst(struct bench *b, int64_t *latencies, int64_t count) {
+    b->runs += count;
+    if (b->crew)
+        return crew_burst(b->crew, latencies, count);
+    int64_t began = now_ns();
     for (int64_t i = 0; i < count; i++)
         latencies[i] = infer_next(b);
-    b->runs += count;
+    return b->returned_ns - began;
 }
 
 void write_load(struct bench *b, struct json *j) {
@@ -106,7 +112,7 @@ static void measure(struct bench *b, int64_t count, struct json *j) {
     struct sampler *sampler = sampler_start(b->engine.options->sample_ms);
     reset_peak(); /* the last answer's */
     sample_usage(&before);
-    burst(b, latencies, count);
+    int64_t span = burst(b, latencies, count);
     sample_usage(&after);
     sampler_stop(sampler);
     note_memory(b);
@@ -115,6 +121,7 @@ static void measure(struct bench *b, int64_t count, struct json *j) {
     for (int64_t i = 0; i < count; i++)
         json_int(j, NULL, latencies[i]);
     json_end(j, ']');
+    json_int(j, "span_ns", span);
     write_usage(&after, j);
     sampler_write(sampler, before.wall_ns, j);
     free(latencies);
@@ -135,8 +142,12 @@ static void end_event(struct json *j) {
 void finish_bench(struct bench *b, struct json *j) {
     json_int(j, "runs", b->runs);
     write_memory(b, j);
+    if (b->crew)
+        crew_rest(b->crew);
     b->engine.ops->close(&b->engine);
     feeds_close(&b->feeds, &b->engine);
+    if (b->crew)
+        crew_close(b->crew);
 }
 
 static void run_at_once(struct bench *b, const struct options *options) {
@@ -184,6 +195,8 @@ static void serve_bursts(struct bench *b) {
     for (int64_t count; fgets(line, sizeof line, stdin) && (count = parse_command(line));) {
         begin_event(&j, "ran");
         measure(b, count, &j);
+        write_memory(b, &j);
+        json_int(&j, "resident_bytes", b->crew ? crew_holds(b->crew) : 0);
         answer_when_idle(&j);
     }
     begin_event(&j, "closed");
@@ -194,6 +207,8 @@ static void serve_bursts(struct bench *b) {
 void bench(const struct options *options, int64_t started_ns) {
     struct bench b = {0};
     start(&b, options, started_ns);
+    if (options->together)
+        b.crew = crew_open(&b, options);
     if (options->from_stdin)
         serve_bursts(&b);
     else if (options->scenario != NO_SCENARIO)

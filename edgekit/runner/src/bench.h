@@ -7,9 +7,12 @@
 #include "json.h"
 #include "proc.h"
 
+struct crew;
+
 struct bench {
     struct engine engine;
     struct feeds feeds; /* of lane 0 */
+    struct crew *crew;  /* of bursts with --streams, or NULL */
     size_t next_sample;
     int64_t returned_ns; /* when the last inference did */
     int64_t first_inference_ns, to_first_inference_ns;

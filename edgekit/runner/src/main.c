@@ -11,6 +11,7 @@
 #include "tether.h"
 #include "verbs.h"
 #ifndef EKRUN_FACTS_ONLY
+#include "cores.h"
 #include "deployment.h"
 #include "limit.h"
 #endif
@@ -29,6 +30,8 @@ static void serve(const struct options *options, int64_t started_ns) {
 #ifndef EKRUN_FACTS_ONLY
     if (options->memory_limit)
         limit_memory(options->memory_limit); /* forks: before there are threads */
+    if (options->cores)
+        keep_to_cores(options->cores); /* threads that are made later inherit it */
 #endif
     if (options->tether)
         tether(options->from_stdin);
