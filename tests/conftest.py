@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.core.run import Run
 from edgekit.process import QUIET_ENVIRONMENT
+from edgekit.sandbox import decode
 
 # Engines imported by tests themselves read this when their libraries are loaded.
 os.environ.update(QUIET_ENVIRONMENT)
@@ -49,6 +51,18 @@ class Ended:
 
 
 Cli = Callable[..., Ended]
+
+
+def done(ended: Ended, code: int = 0) -> Ended:
+    """It, when it ended so."""
+    assert ended.code == code, ended.err
+    return ended
+
+
+def load(folder: Path) -> Run:
+    """The record in a run's folder."""
+    run: Run = decode((folder / "run.json").read_bytes(), Run)
+    return run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,10 +8,9 @@ import onnx
 import pytest
 
 from edgekit.core.recipes import RECIPES
-from edgekit.core.run import RUN_SCHEMA, Run
+from edgekit.core.run import RUN_SCHEMA
 from edgekit.core.tradeoffs import key
-from edgekit.sandbox import decode
-from tests.conftest import SAMPLE, Cli, Ended, thorough
+from tests.conftest import SAMPLE, Cli, done, load, thorough
 
 pytestmark = pytest.mark.long
 
@@ -19,16 +18,6 @@ KEPT = ("ort-fp32", "ort-fp32-opt")
 FEW = [word for name in RECIPES if name not in KEPT for word in ("--forbid", name)]
 # Enough to see it work, whatever else the machine does.
 ARGS = ("--data", SAMPLE, "--samples", "64", "--time-budget", "15s", *FEW)
-
-
-def load(folder: Path) -> Run:
-    run: Run = decode((folder / "run.json").read_bytes(), Run)
-    return run
-
-
-def done(ended: Ended) -> Ended:
-    assert ended.code == 0, ended.err
-    return ended
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,7 @@ import onnxruntime as ort
 import pytest
 
 from edgekit.core.results import BLOCKING
-from edgekit.core.run import Run
-from edgekit.sandbox import decode
-from tests.conftest import ROOT, SAMPLE, Cli, Ended
+from tests.conftest import ROOT, SAMPLE, Cli, Ended, done, load
 
 pytestmark = pytest.mark.long
 
@@ -24,16 +22,6 @@ MODEL = SAMPLE / "model.onnx"
 FEW = ("--forbid", "ort-int8-conv", "--forbid", "ov-fp16", "--forbid", "ov-int8-weights", "--forbid", "ort-fp16")
 # The reference and its optimized form, predicted: seconds.
 QUICK = ("--target", "cpu-arm", "--forbid", "int8", "--forbid", "int8-weights", "--forbid", "fp16")
-
-
-def load(folder: Path) -> Run:
-    run: Run = decode((folder / "run.json").read_bytes(), Run)
-    return run
-
-
-def done(ended: Ended) -> Ended:
-    assert ended.code == 0, ended.err
-    return ended
 
 
 @pytest.fixture(scope="module")

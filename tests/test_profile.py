@@ -21,7 +21,7 @@ from edgekit.errors import TargetIncompatible
 from edgekit.flow.devices import Reach, opened
 from edgekit.flow.probe import probe
 from tests.board import ssh_board
-from tests.conftest import SAMPLE, Cli, Ended
+from tests.conftest import SAMPLE, Cli, Ended, done
 from tests.ekrun_tools import facts_only
 from tests.sshd import Server, serving
 
@@ -30,11 +30,6 @@ pytestmark = pytest.mark.long
 MODEL = SAMPLE / "model.onnx"
 DEFAULTS = SshDevice.__init__.__kwdefaults__ or {}
 SHORT = ("--duration", "1s", "--threads", "1")
-
-
-def done(ended: Ended, code: int = 0) -> Ended:
-    assert ended.code == code, ended.err + ended.out
-    return ended
 
 
 def record(folder: Path) -> Profile:

@@ -19,17 +19,12 @@ from edgekit.bundle.unpacked import unpack_bundle
 from edgekit.bundle.write import write_bundle
 from edgekit.core.manifest import RESERVED, Manifest
 from edgekit.core.profile_run import Profile
-from tests.conftest import SAMPLE, Cli, Ended
+from tests.conftest import SAMPLE, Cli, done
 from tests.sshd import serving
 
 MODEL = SAMPLE / "model.onnx"
 ANYONE = admitting(Trust(), allow_unsigned=True)
 SHORT = ("--duration", "1s", "--no-layers", "--allow-unsigned")
-
-
-def done(ended: Ended) -> Ended:
-    assert ended.code == 0, ended.err + ended.out
-    return ended
 
 
 def record(folder: Path) -> Profile:

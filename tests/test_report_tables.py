@@ -41,6 +41,14 @@ def test_the_verdict_tells_gains_and_costs_and_never_hides_a_loss() -> None:
     assert "2.50x as fast as the model as given (no interval is known)" in overview.verdict(
         replace(bare, outcomes=blind)
     )
+    busy = run(requirements=Requirements(prefer=Prefer.THROUGHPUT))
+    (best,) = (o for o in busy.outcomes if o.name == busy.choice.chosen)
+    assert best.measurement is not None
+    wide = replace(best, measurement=replace(best.measurement, throughput_ips=8 * best.measurement.throughput_ips))
+    busy = replace(busy, outcomes=tuple(wide if o.name == best.name else o for o in busy.outcomes))
+    assert overview.verdict(busy).startswith(
+        "ort-int8 has 20x the throughput of the model as given and is 2.50x as fast"
+    )
     alone = run(outcome("ort-fp32", 1.0))
     assert overview.verdict(alone).startswith("The model as given, ort-fp32, is the right one for board: the only")
 

@@ -15,7 +15,7 @@ from edgekit.core.recipes import REFERENCE
 from edgekit.core.relative import PREDICTED_TIE, TimeRatio
 from edgekit.core.results import Figures, Origin, Outcome, VerdictCode
 from edgekit.core.run import Run
-from edgekit.core.types import RunConfig
+from edgekit.core.types import Prefer, RunConfig
 from edgekit.report.terminal import MISSING, milliseconds, size
 
 # Stands first in every report: no renderer shows it, and by it a report is known again.
@@ -97,7 +97,7 @@ def verdict(run: Run) -> str:
     drop = f", at {accuracy_cost(best.accuracy)}" if best.accuracy is not None and best.name != REFERENCE else ""
     if best.name == REFERENCE:
         return f"The model as given, {best.name}, is the right one for {run.target.name}: {run.choice.reason}"
-    return f"{best.name} is {_listed(said) or 'no faster than the model as given'}{drop}"
+    return f"{best.name} {_lead(run, best)}is {_listed(said) or 'no faster than the model as given'}{drop}"
 
 
 def caveats(run: Run) -> tuple[str, ...]:
@@ -112,6 +112,15 @@ def caveats(run: Run) -> tuple[str, ...]:
         f"{len(out)} of {len(run.outcomes)} candidates do not work; the reason stands beside each." if out else "",
     )
     return tuple(filter(None, said))
+
+
+def _lead(run: Run, best: Outcome) -> str:
+    """Where throughput is what counts, that comes first."""
+    own, base = figures(best, run.target_origin), _reference_figures(run)
+    if run.requirements.prefer is not Prefer.THROUGHPUT or own is None or base is None or base.throughput_ips <= 0:
+        return ""
+    ratio = own.throughput_ips / base.throughput_ips
+    return f"has {times(ratio)} the throughput of {AS_GIVEN} and " if _differs(ratio, _noise(run)) else ""
 
 
 def _gains(run: Run, best: Outcome) -> Iterator[str]:

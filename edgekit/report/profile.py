@@ -42,8 +42,8 @@ def _lines(p: Profile, folder: str) -> Iterator[str]:
     if p.answers is not None:
         yield from proof_lines(p.answers, reference="here")
     if p.cold is not None and p.warm is not None:
-        yield f"load, first process: {_load(p.cold)}"
-        yield f"load, next process: {_load(p.warm)}"
+        yield f"load, first process: {load_line(p.cold)}"
+        yield f"load, next process: {load_line(p.warm)}"
     if p.memory is not None:
         yield f"memory: {_memory(p.memory)}"
     if p.memory_limit is not None:
@@ -61,7 +61,8 @@ def _scenario(p: Profile) -> str:
     return ", ".join([s.kind, *extras])
 
 
-def _load(load: Load) -> str:
+def load_line(load: Load) -> str:
+    """The phases of a load in ms, and when the first answer came."""
     phases = (
         ("library", load.library_load_ms),
         ("read", load.model_read_ms),

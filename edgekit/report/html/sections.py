@@ -8,7 +8,7 @@ from edgekit.core.explain.evidence import Part
 from edgekit.core.explain.explanation import Explanation
 from edgekit.core.profile import Layer
 from edgekit.core.recipes import REFERENCE
-from edgekit.core.results import Load, Origin, Proof
+from edgekit.core.results import Origin, Proof
 from edgekit.core.run import Run
 from edgekit.core.search import Search
 from edgekit.core.trust import TrustVerdict
@@ -17,6 +17,7 @@ from edgekit.report.html import charts, parts
 from edgekit.report.html.charts import Chart
 from edgekit.report.html.tags import Html, join, tag
 from edgekit.report.overview import MET, MISSED, Change, Check
+from edgekit.report.profile import load_line
 from edgekit.report.tables import Cell, Column, Row, Table
 from edgekit.report.terminal import MISSING, milliseconds, size
 
@@ -254,20 +255,9 @@ def _profile_figures(profiled: Profiled) -> Iterator[tuple[str, str]]:
             yield "hottest", f"{f.trust.conditions.hottest_c:.0f} °C"
     for name, load in (("first load", p.cold), ("next load", p.warm)):
         if load is not None:
-            yield name, _load(load)
+            yield name, load_line(load)
     if p.memory is not None:
         yield "peak memory", size(p.memory.peak)
-
-
-def _load(load: Load) -> str:
-    phases = (
-        ("library", load.library_load_ms),
-        ("read", load.model_read_ms),
-        ("create", load.session_create_ms),
-        ("first inference", load.first_inference_ms),
-    )
-    told = " + ".join(f"{name} {milliseconds(value)}" for name, value in phases if value is not None)
-    return f"{told} ms; {milliseconds(load.process_to_first_inference_ms)} ms to the first answer"
 
 
 # ------------------------------------------------------------------------------------------------- original and chosen
