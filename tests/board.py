@@ -119,7 +119,7 @@ def ssh_board(daemon: str, folder: Path, *, core: str = "cortex-a72") -> Iterato
     """
     require_ssh_board()
     root, port = folder / "root", free_port()
-    subprocess.run(["cp", "-a", _template(daemon), root], check=True)
+    subprocess.run(["cp", "-a", template(daemon), root], check=True)
     _configure(root, new_key(folder / "key"), core)
     client = write_client(folder / "client", folder / "key", _host_key(root, daemon))
     # Gone with this process, however it ends, and with that all that runs in its namespaces.
@@ -181,7 +181,7 @@ Subsystem sftp /usr/lib/openssh/sftp-server
 """
 
 
-def _template(daemon: str) -> Path:
+def template(daemon: str) -> Path:
     """The root of a board with that daemon before it has a user, made once for a cache folder."""
     cache, key = Cache(default_cache()), f"arm64-{daemon}-1"
     if (made := cache.get("test-boards", key)) is not None:

@@ -44,7 +44,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compile_fuzz(folder: Path, parser: Path) -> Path:
-    parts = (SOURCES / name for name in ("tensor.c", "fail.c", "json.c"))
+    parts = (SOURCES / name for name in ("tensor.c", "attempt.c", "fail.c", "json.c"))
     return compile_sanitized(folder / "fuzz", FUZZ, parser, *parts)
 
 
@@ -76,7 +76,7 @@ def test_what_the_parser_does_not_set_is_not_read(tmp_path: Path, checked: bool)
     source = (SOURCES / "npy.c").read_text()
     assert check in source
     parser.write_text(source if checked else source.replace(check, "if (0)"))
-    parts = [str(parser), *(str(SOURCES / name) for name in ("tensor.c", "fail.c", "json.c"))]
+    parts = [str(parser), *(str(SOURCES / name) for name in ("tensor.c", "attempt.c", "fail.c", "json.c"))]
     fuzz = str(tmp_path / "fuzz")
     subprocess.run(["gcc", "-std=c11", "-Os", f"-I{SOURCES}", str(FUZZ), *parts, "-lm", "-o", fuzz], check=True)
     done = subprocess.run([fuzz], capture_output=True, text=True, timeout=120)
@@ -196,7 +196,7 @@ int main(void) {
 
 def test_an_answer_that_memory_does_not_hold_is_no_answer(tmp_path: Path) -> None:
     (tmp_path / "many.c").write_text(MANY)
-    parts = [str(SOURCES / name) for name in ("fail.c", "json.c")]
+    parts = [str(SOURCES / name) for name in ("attempt.c", "fail.c", "json.c")]
     many = tmp_path / "many"
     # without the sanitizers: they take more address space than the limit leaves
     subprocess.run(["gcc", "-std=c11", f"-I{SOURCES}", str(tmp_path / "many.c"), *parts, "-o", str(many)], check=True)

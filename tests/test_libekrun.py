@@ -392,7 +392,18 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Probe and opener with all of libekrun in them, under the sanitizers of gcc; leaks are those of our own code."""
     folder = tmp_path_factory.mktemp("sanitized")
     zig = build_zig(folder, "x86_64", "library.zig")
-    shared = ("args", "engine", "engine_ort", "engine_openvino", "json", "layers", "memory", "proc", "tensor")
+    shared = (
+        "args",
+        "attempt",
+        "engine",
+        "engine_ort",
+        "engine_openvino",
+        "json",
+        "layers",
+        "memory",
+        "proc",
+        "tensor",
+    )
     parts = [*LIBRARY.glob("*.c"), *(SOURCES / f"{name}.c" for name in shared), zig]
     flags = ["-g", "-O0", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections"]
     flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{SOURCES}", f"-I{LIBRARY / 'include'}"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.board import require_ssh_board, ssh_board
+from tests.board import require_ssh_board, ssh_board, template
 from tests.conftest import SAMPLE, Cli
 from tests.offline import offline
 from tests.sshd import Server, serving
@@ -141,6 +141,7 @@ def ship(make: Maker, server: Server, first: Path, second: Path, *place: object)
 def test_to_an_arm_board_that_has_nothing_and_reaches_nobody(make: Maker, tmp_path: Path, model: str) -> None:
     """ONNX Runtime for a Raspberry Pi 5, on an emulated one."""
     first, second = (make.bundle(model, "raspberry-pi-5", ORT, counter) for counter in (1, 2))
+    template("dropbear")  # its packages are fetched, the first time: that takes a network
 
     def body() -> None:
         with ssh_board("dropbear", tmp_path, core="cortex-a76") as board:
