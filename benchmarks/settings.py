@@ -10,77 +10,42 @@ ZOO is what `python -m benchmarks.models` made; `sample` is the shipped digit cl
 - a search killed N times at random moments (10) ends with the choice of one left alone, or one equal to it within 5 %.
 
 Two points are compared by a duel: both alive at a time, ROUNDS rounds in turn. What is built is built before either clock runs. The
-grid is that of Olive's `tune-session-params` on the unmodified model: threads, execution mode, graph optimization. OpenVINO is
-asked which streams and threads a hint means, and those are run by ekrun, so that one clock measures all. `--least` tries the
-benchmark itself: fp32 and one batch only.
+grid is that of Olive's `tune-session-params` on the unmodified model: threads, execution mode, graph optimization; its points race
+each other as often, and the best at an end is the rival there. OpenVINO is asked which streams and threads a hint means, and those
+are run by ekrun, so that one clock measures all. `--least` tries the benchmark itself: fp32 and one batch only.
 """
 
 import argparse
-import contextlib
 import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.page import machine, table, write_section
+from benchmarks.stand import Stand, say, stand
 from edgekit.core import space as space_module
-from edgekit.core.elimination import COST, LATENCY, Track, bootstrapped
-from edgekit.core.plan import Facts, make_plan
+from edgekit.core.elimination import COST, LATENCY, bootstrapped
 from edgekit.core.recipes import RECIPES, REFERENCE
-from edgekit.core.results import Outcome
-from edgekit.core.run import Noise
-from edgekit.core.tradeoffs import Exploration, Setting
-from edgekit.core.types import Prefer, Requirements
-from edgekit.devices.local import LocalDevice
-from edgekit.flow.aim import take_aim
-from edgekit.flow.build import build_all, refusals
-from edgekit.flow.clock import Job, measure_all
-from edgekit.flow.judge import Judge, judge_all
-from edgekit.flow.materials import Options, gather
+from edgekit.core.tradeoffs import Exploration, Point, Setting, key
+from edgekit.core.types import Prefer
 from edgekit.flow.points import Space, Spot
 from edgekit.flow.runs import read_run
 from edgekit.flow.sample import sample_model
 from edgekit.flow.tune import Trails, search
 from edgekit.flow.tuned import explored
-from edgekit.flow.workshop import SELECTION, Made, Workshop, builder_versions
-from edgekit.heat import Entry, Heat
-from edgekit.measure import device_facts, fact_sheet
-from edgekit.store import Cache, default_cache
+from edgekit.heat import Entry
+from edgekit.measure import fact_sheet
 
 MODELS = ("sample", "rapidocr-det", "rapidocr-rec", "magika", "basic-pitch")
 ENDS = {Prefer.LATENCY: LATENCY, Prefer.THROUGHPUT: COST}
 ROUNDS, TURN_MS = 25, 100.0
 NEAR, SHARE, GAIN = 1.05, 1 / 3, 1.2
 LEAST = {"least": False}
-
-
-@dataclass(frozen=True)
-class Stand:
-    """A model with its candidates, judged and raced, on this machine."""
-
-    name: str
-    shop: Workshop
-    job: Job
-    made: dict[str, Made]
-    outcomes: tuple[Outcome, ...]
-    noise: Noise | None
-
-    def search(self, prefer: Prefer, *, everything: bool = False) -> Trails:
-        job = replace(self.job, requirements=replace(self.job.requirements, prefer=prefer))
-        sheet = fact_sheet(self.shop.device)
-        found = search(
-            *(self.shop, job, self.made, self.outcomes, self.noise, sheet),
-            seed=0,
-            left_s=lambda: 1e9,
-            everything=everything,
-        )
-        assert found is not None
-        return found
 
 
 @dataclass(frozen=True)
@@ -94,33 +59,8 @@ class Row:
     gain: float
 
 
-@contextlib.contextmanager
-def stand(name: str, zoo: Path) -> Iterator[Stand]:
-    """The candidates of a model as `edgekit optimize` has them when it begins to search settings."""
-    model, data = sample_model(Path.cwd()) if name == "sample" else (zoo / name / "model.onnx", zoo / name / "data")
-    requirements = Requirements(forbid=_forbidden())
-    store = Cache(default_cache())
-    with store.scratch() as scratch:
-        shop = Workshop(store, scratch, LocalDevice(scratch), _say, fresh=True)
-        aim = take_aim("host", None, device_facts(shop.host), Path.cwd())
-        info, materials = gather(shop, model, data, Options())
-        info = replace(info, refusals=refusals(aim.target.engines, materials.model, _say))
-        threads = shop.facts.usable_threads
-        facts = Facts(materials.model_sha256, shop.facts.isa, materials.calibration_sha256, builder_versions(), threads)
-        made, outcomes = build_all(shop, make_plan(info, aim.target, requirements, facts), materials, info)
-        judge = Judge(shop, materials, made[REFERENCE], Path.cwd())
-        outcomes = judge_all(judge, shop, made, outcomes, SELECTION)
-        job = Job(info, materials, aim.target, aim.origin, requirements)
-        outcomes, noise = measure_all(shop, job, made, outcomes)
-        yield Stand(name, shop, job, dict(made), outcomes, noise)
-
-
 def _forbidden() -> tuple[str, ...]:
     return tuple(name for name in RECIPES if name not in (REFERENCE, "ov-f32")) if LEAST["least"] else ()
-
-
-def _say(text: str) -> None:
-    print(f"\r{text[:100]:<100}", end="", file=sys.stderr, flush=True)
 
 
 # --------------------------------------------------------------------------------------------------------------- rivals
@@ -128,33 +68,38 @@ def _say(text: str) -> None:
 
 def measure(one: Stand) -> Row:
     """Search, measure all, and duel."""
-    space = Space(one.shop, one.job, one.made, one.outcomes, fact_sheet(one.shop.device), 1.02)
+    space = one.space()
     for spot in space.plain():
         space.entry(spot)  # builds
-    whole = one.search(Prefer.LATENCY, everything=True)
+    whole = _searched(one, Prefer.LATENCY, everything=True)
     all_points = explored(whole, one.job.requirements, 0)
     against: dict[Prefer, dict[str, float]] = {}
     ends, seconds = {}, []
-    for prefer in ENDS:
-        trails = one.search(prefer)
+    grid = _grid(space, one)
+    for prefer, axis in ENDS.items():
+        trails = _searched(one, prefer)
         record = explored(trails, replace(one.job.requirements, prefer=prefer), 0)
         seconds.append(trails.seconds)
         ends[prefer] = _end(record, prefer)
         own = _entry(trails, ends[prefer])
-        rivals = {
-            "all": _entry(whole, _end(all_points, prefer)),
-            **_grid(space, one, prefer),
-            **_hinted(space, one, prefer),
-        }
-        against[prefer] = {}
-        groups: dict[str, list[Entry]] = {}
-        for rival, entry in rivals.items():
-            groups.setdefault(rival.split(":")[0], []).append(entry)
-        for group, entries in groups.items():
-            against[prefer][group] = max(_duel(one, own, entry, ENDS[prefer]) for entry in entries)
+        rivals = {"all": _entry(whole, _end(all_points, prefer)), "grid": grid[prefer], **_hinted(space, one, prefer)}
+        against[prefer] = {name: _duel(one, own, rival, axis) for name, rival in rivals.items()}
     latency, throughput = (_entry(whole, ends[prefer]) for prefer in ENDS)
     gain = _duel(one, latency, throughput, COST) if latency.name != throughput.name else 1.0
     return Row(one.name, ends, against, max(seconds) / whole.seconds, gain)
+
+
+def _searched(one: Stand, prefer: Prefer, *, everything: bool = False) -> Trails:
+    job = replace(one.job, requirements=replace(one.job.requirements, prefer=prefer))
+    sheet = fact_sheet(one.shop.device)
+    found = search(
+        *(one.shop, job, one.made, one.outcomes, one.noise, sheet),
+        seed=0,
+        left_s=lambda: 1e9,
+        everything=everything,
+    )
+    assert found is not None
+    return found
 
 
 def _end(record: Exploration, prefer: Prefer) -> str:
@@ -167,21 +112,22 @@ def _entry(trails: Trails, name: str) -> Entry:
     return found
 
 
-def _grid(space: Space, one: Stand, prefer: Prefer) -> dict[str, Entry]:
-    """The grid's points, which differ in threads, execution mode and graph optimization."""
+def _grid(space: Space, one: Stand) -> dict[Prefer, Entry]:
+    """The best of the grid's points at each end; they differ in threads, execution mode and graph optimization."""
     cores = one.shop.facts.usable_threads
-    found = {}
+    found = []
     for threads in sorted({1, cores}):
         for mode in ("sequential", "parallel"):
             for level in ("basic", "extended", "all"):
                 options = {"execution_mode": mode, "graph_optimization": level}
                 if mode == "parallel":
                     options["inter_op_threads"] = str(cores)
-                spot = Spot(REFERENCE, Setting(threads, options=options))
-                entry = space.entry(spot)
+                entry = space.entry(Spot(REFERENCE, Setting(threads, options=options)))
                 assert isinstance(entry, Entry), entry
-                found[f"grid:{spot.name}"] = entry
-    return found if not LEAST["least"] else dict(list(found.items())[:2])
+                found.append(entry)
+    entries = found[: 2 if LEAST["least"] else len(found)]
+    tracks = one.rounds(entries, _rounds(), TURN_MS)
+    return {end: min(entries, key=lambda e: tracks[e.name].middle(axis)) for end, axis in ENDS.items()}
 
 
 def _hinted(space: Space, one: Stand, prefer: Prefer) -> dict[str, Entry]:
@@ -201,18 +147,16 @@ def _hinted(space: Space, one: Stand, prefer: Prefer) -> dict[str, Entry]:
     return {"hint": entry}
 
 
+def _rounds() -> int:
+    return 5 if LEAST["least"] else ROUNDS
+
+
 def _duel(one: Stand, own: Entry, rival: Entry, axis: str) -> float:
     """How many times better the rival is, by rounds of both."""
     if own.name == rival.name:
         return 1.0
-    sides = [Track(entry.name, 0, None) for entry in (own, rival)]
-    with Heat(one.shop.device) as heat:
-        for i in range(ROUNDS if not LEAST["least"] else 5):
-            pairs = list(zip((own, rival), sides, strict=True))
-            for entry, track in pairs if i % 2 else reversed(pairs):
-                _say(f"duel of {own.name} and {rival.name}, round {i + 1}")
-                track.add((0, i), heat.turn(entry, TURN_MS).turn)
-    return bootstrapped(sides[0], sides[1], axis, 0).value
+    tracks = one.rounds([own, rival], _rounds(), TURN_MS)
+    return bootstrapped(tracks[own.name], tracks[rival.name], axis, 0).value
 
 
 # ---------------------------------------------------------------------------------------------------------------- kills
@@ -236,7 +180,7 @@ def killed(zoo: Path, kills: int) -> tuple[str, str, int]:
         done = 0
         while done < kills:
             with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-                _say(f"kill {done + 1} of {kills}")
+                say(f"kill {done + 1} of {kills}")
                 time.sleep(rng.uniform(1.0, max(2.0, alone.seconds / kills * 2)))
                 if process.poll() is not None:
                     break
@@ -250,20 +194,13 @@ def killed(zoo: Path, kills: int) -> tuple[str, str, int]:
 
 def _same(alone: Exploration, resumed: Exploration) -> str:
     """The resumed choice, or the other's where both are equal by either's figures."""
-    figures = {p.candidate + str(p.setting): p.throughput_ips for p in alone.points}
-    points = {name: p for record in (alone, resumed) for p in record.points for name in [_name(p)]}
+    figures = {key(p): p.throughput_ips for p in alone.points}
+    points: dict[str, Point] = {key(p): p for record in (alone, resumed) for p in record.points}
     one, other = (points.get(r.throughput_choice) for r in (alone, resumed))
     assert one is not None and other is not None
-    a, b = (figures.get(p.candidate + str(p.setting)) for p in (one, other))
+    a, b = figures.get(key(one)), figures.get(key(other))
     equal = a is not None and b is not None and a <= b * NEAR
     return alone.throughput_choice if equal else resumed.throughput_choice
-
-
-def _name(point: object) -> str:
-    from edgekit.core.tradeoffs import Point, key
-
-    assert isinstance(point, Point)
-    return key(point)
 
 
 # ----------------------------------------------------------------------------------------------------------------- page
@@ -318,7 +255,7 @@ def main() -> int:
         vars(space_module)["BATCHES"] = (4,)
     found = []
     for name in arguments.only:
-        with stand(name, arguments.zoo) as one:
+        with stand(name, arguments.zoo, _forbidden()) as one:
             found.append(measure(one))
         print(rows(found), flush=True)
     said = missed(found)

@@ -1,14 +1,19 @@
 """The Markdown report: what a pull request shows of it, by a CommonMark parser, and that names stay names."""
 
+import io
 import re
 from html.parser import HTMLParser
 
 import pytest
 from markdown_it import MarkdownIt
+from rich.console import Console
 
 from edgekit.core.dossier import Dossier
+from edgekit.core.findings import OF_THE_RACE
+from edgekit.report.html.page import render as html_page
 from edgekit.report.markdown import MOST_ROWS, render, safe
 from edgekit.report.overview import MARK
+from edgekit.report.terminal import print_run
 from tests.report_desk import HOSTILE, dossier, exploration, hostile, run
 
 GITHUB = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -30,6 +35,16 @@ def text_of(name: str) -> str:
     """What a reader sees of a name."""
     page = GITHUB.render(f"- {safe(name)}")
     return re.sub(r"\u2060", "", re.sub(r"^<ul>\s*<li>|</li>\s*</ul>\s*$", "", page))
+
+
+def test_findings_of_the_race_before_a_search_say_so_everywhere() -> None:
+    for record, said in ((run(exploration=exploration()), True), (run(exploration=None), False)):
+        screen = io.StringIO()
+        made = Dossier(record, "the-run", ())
+        print_run(Console(file=screen, width=500), record, "folder")
+        assert record.findings, "a run without findings shows nothing"
+        for page in (screen.getvalue(), render(made), html_page(made)):
+            assert (OF_THE_RACE in page.replace("\u2060", "")) == said
 
 
 def test_it_leads_with_the_verdict_and_folds_the_rest() -> None:

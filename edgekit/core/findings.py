@@ -46,6 +46,10 @@ class FindingCode(StrEnum):
     PARTIAL = "partly quantized"
 
 
+# What stands before the findings of a run that searched settings.
+OF_THE_RACE = "Times here are of the race before the search over settings, of one request after another"
+
+
 @dataclass(frozen=True)
 class RunFinding:
     """One thing learnt. `text` is a sentence without a full stop; `evidence` names the candidates whose figures it rests on."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from edgekit.core.accuracy import Accuracy
 from edgekit.core.dataset import DataSetInfo
 from edgekit.core.facts import DeviceFacts
-from edgekit.core.findings import RunFinding
+from edgekit.core.findings import OF_THE_RACE, RunFinding
 from edgekit.core.results import Choice, Origin, Outcome, Proof
 from edgekit.core.search import Search
 from edgekit.core.tradeoffs import Exploration
@@ -67,3 +67,9 @@ class Run:
             if outcome.name == name:
                 return outcome
         raise KeyError(name)
+
+    @property
+    def lessons(self) -> tuple[str, ...]:
+        """The findings' sentences, after what they are of where that is not the figures of the outcomes."""
+        said = tuple(finding.text for finding in self.findings)
+        return (OF_THE_RACE, *said) if said and self.exploration is not None else said

@@ -43,7 +43,7 @@ def render(dossier: Dossier) -> str:
         "\n".join(safe(sentence.text) for sentence in told if sentence.part is Part.BINDS),
         _small(f"{run.target.summary}; {run.threads} threads; {overview.evidence(run)}; run {dossier.name}"),
         _requirements(run),
-        _listed(finding.text for finding in run.findings),
+        _listed(run.lessons),
         *_comparison(run),
         *_folded("Why", _listed(s.text for s in told if s.part not in (Part.BINDS, Part.LEARNT))),
         *_folded("Candidates", _table(tables.candidates(run), bold=run.choice.chosen)),

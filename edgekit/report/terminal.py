@@ -217,9 +217,9 @@ def verdict_lines(run: Run, folder: str) -> Iterator[str]:
 
 
 def finding_lines(run: Run) -> Iterator[str]:
-    """What the run teaches, one line a finding."""
-    for finding in run.findings:
-        yield f"- {clean(finding.text)}"
+    """What the run teaches, one line a sentence."""
+    for text in run.lessons:
+        yield f"- {clean(text)}"
 
 
 def search_lines(run: Run) -> Iterator[str]:

@@ -13,6 +13,7 @@ from edgekit.core.explain import binding, costs, losers, machine, settings
 from edgekit.core.explain.evidence import Part, Sentence, phrase, pointer, quoted, say
 from edgekit.core.explain.relax import Relaxation, relaxations
 from edgekit.core.explain.story import Story, story_of
+from edgekit.core.findings import OF_THE_RACE
 from edgekit.core.run import Run
 
 
@@ -66,8 +67,6 @@ def _won(story: Story) -> Iterator[Sentence]:
 def _learnt(run: Run) -> Iterator[Sentence]:
     """The findings, as the run keeps them; those of a run that searched settings are of the race before it."""
     if run.findings and run.exploration is not None:
-        yield say(
-            Part.LEARNT, "Times here are of the race before the search over settings, of one request after another"
-        )
+        yield say(Part.LEARNT, OF_THE_RACE)
     for i, finding in enumerate(run.findings):
         yield say(Part.LEARNT, "{}", quoted(finding.text, pointer("findings", i, "text")))

@@ -77,7 +77,7 @@ def summary(run: Run, told: Explanation) -> Html:
         else None,
         _requirements(run),
         tag("h3", "What the run teaches") if run.findings else None,
-        parts.listed(finding.text for finding in run.findings),
+        parts.listed(run.lessons),
         tag("h3", "Next") if run.next_steps else None,
         parts.listed(run.next_steps),
     )
