@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: the real command line, one cache for all workers, the shipped sample."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -24,11 +25,26 @@ for number, action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGH
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, action)
 
+SAMPLE = ROOT / "calibration_data" / "digits"
+
 # `.ci/run` asks for boards, and has the minutes that sanitized builds and long simulations take.
 thorough = pytest.mark.skipif(
     os.environ.get("EDGEKIT_REQUIRE_BOARD") != "1", reason="takes long: runs with EDGEKIT_REQUIRE_BOARD=1"
 )
-SAMPLE = ROOT / "calibration_data" / "digits"
+
+
+class _SignalStack(ctypes.Structure):
+    _fields_ = [("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+SS_DISABLE = 2
+
+
+@pytest.fixture(autouse=True)
+def on_the_plain_stack() -> None:
+    """Signals are handled on the thread's own stack: OpenVINO's CPU plugin, where a test loads it into this process, leaves an
+    alternate one behind that is no longer mapped, and the next signal, a later test's SIGINT or a timeout's, would end pytest."""
+    ctypes.CDLL(None).sigaltstack(ctypes.byref(_SignalStack(None, SS_DISABLE, 0)), None)
 
 
 @dataclass(frozen=True)

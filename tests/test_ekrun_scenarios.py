@@ -108,8 +108,8 @@ def test_single_stream_begins_a_query_when_the_one_before_is_done(tmp_path: Path
     assert reply.call_ns is not None
     assert reply.call_ns.max == latencies.max()
     assert reply.call_ns.mean == latencies.sum() // len(latencies)
-    median = float(np.median(latencies))
-    assert median * 0.999 <= reply.call_ns.p50 <= median * 1.04
+    median = np.sort(latencies)[(len(latencies) - 1) // 2]  # of an even count the lower one, as ekrun has it
+    assert median <= reply.call_ns.p50 <= median * 1.04
 
 
 @pytest.mark.parametrize("ends", [("--min-runs", 7), ("--min-runs", 7, "--duration", "0.0001")])

@@ -97,7 +97,7 @@ class Batches:
         shop, job = self._shop, self._job
         shop.progress(f"the model for batches of {batch}")
         shapes = {spec.name: [batch, *(int(dim) for dim in spec.shape[1:])] for spec in job.info.inputs}
-        place = shop.scratch / f"batch-{batch}"
+        place = Path(tempfile.mkdtemp(dir=shop.scratch)) / f"batch-{batch}"
         prepared = prepare(job.materials.original, place, shapes, PREFLIGHT_SECONDS)
         materials = replace(
             in_batches(job.materials, batch, place / "data"),
