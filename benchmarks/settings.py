@@ -1,6 +1,6 @@
 """The search over settings against measuring all of them, against a grid as Olive's, and against OpenVINO's hints.
 
-    python -m benchmarks.settings ZOO [--only NAME ...] [--least] [--kills N] [--write]
+    python -m benchmarks.settings ZOO [--only NAME ...] [--least] [--kills N] [--rows FILE] [--write]
 
 ZOO is what `python -m benchmarks.models` made; `sample` is the shipped digit classifier. Bars, exit 1 when one is missed:
 
@@ -28,6 +28,7 @@ from pathlib import Path
 
 from benchmarks.page import machine, table, write_section
 from benchmarks.stand import Stand, say, stand
+from edgekit import sandbox
 from edgekit.core import space as space_module
 from edgekit.core.elimination import COST, LATENCY, bootstrapped
 from edgekit.core.recipes import RECIPES, REFERENCE
@@ -40,6 +41,7 @@ from edgekit.flow.tune import Trails, search
 from edgekit.flow.tuned import explored
 from edgekit.heat import Entry
 from edgekit.measure import fact_sheet
+from edgekit.store import write_atomic
 
 MODELS = ("sample", "rapidocr-det", "rapidocr-rec", "magika", "basic-pitch")
 ENDS = {Prefer.LATENCY: LATENCY, Prefer.THROUGHPUT: COST}
@@ -242,22 +244,35 @@ def missed(found: Sequence[Row]) -> list[str]:
     return said
 
 
+def _kept(file: Path | None) -> dict[str, Row]:
+    """The rows in `file` that were measured on a machine such as this one, by model."""
+    if file is None or not file.exists():
+        return {}
+    where, lines = sandbox.decode(file.read_bytes(), tuple[str, list[Row]])
+    return {row.name: row for row in lines} if where == machine() else {}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.settings", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("zoo", type=Path)
     parser.add_argument("--only", nargs="+", choices=MODELS, default=MODELS, metavar="NAME")
     parser.add_argument("--least", action="store_true")
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--rows", type=Path, help="keep what is measured of each model here, and go on from it")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     if arguments.least:
         LEAST["least"] = True
         vars(space_module)["BATCHES"] = (4,)
-    found = []
+    kept = _kept(arguments.rows)
     for name in arguments.only:
-        with stand(name, arguments.zoo, _forbidden()) as one:
-            found.append(measure(one))
-        print(rows(found), flush=True)
+        if name not in kept:
+            with stand(name, arguments.zoo, _forbidden()) as one:
+                kept[name] = measure(one)
+            if arguments.rows:
+                write_atomic(arguments.rows, sandbox.encode([machine(), list(kept.values())]))
+        print(rows([kept[name]]), flush=True)
+    found = [kept[name] for name in arguments.only]
     said = missed(found)
     text = f"{machine()}\n\n{rows(found)}"
     if arguments.kills:

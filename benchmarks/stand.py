@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from edgekit.core.plan import Facts, make_plan
 from edgekit.core.recipes import REFERENCE
 from edgekit.core.results import Outcome
 from edgekit.core.run import Noise
+from edgekit.core.shapes import parse_shape
 from edgekit.core.types import Requirements
 from edgekit.devices.local import LocalDevice
 from edgekit.flow.aim import take_aim
@@ -59,12 +61,14 @@ class Stand:
 def stand(name: str, zoo: Path, forbid: tuple[str, ...] = ()) -> Iterator[Stand]:
     """Build, judge and race all candidates of ZOO's model, or of the shipped `sample`."""
     model, data = sample_model(Path.cwd()) if name == "sample" else (zoo / name / "model.onnx", zoo / name / "data")
+    arguments = zoo / name / "args.toml"
+    shapes = tomllib.loads(arguments.read_text())["shape"] if arguments.exists() else ()
     requirements = Requirements(forbid=forbid)
     store = Cache(default_cache())
     with store.scratch() as scratch:
         shop = Workshop(store, scratch, LocalDevice(scratch), say, fresh=True)
         aim = take_aim("host", None, device_facts(shop.host), Path.cwd())
-        info, materials = gather(shop, model, data, Options())
+        info, materials = gather(shop, model, data, Options(shapes=dict(map(parse_shape, shapes))))
         info = replace(info, refusals=refusals(aim.target.engines, materials.model, say))
         threads = shop.facts.usable_threads
         facts = Facts(materials.model_sha256, shop.facts.isa, materials.calibration_sha256, builder_versions(), threads)

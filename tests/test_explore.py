@@ -82,7 +82,12 @@ def test_a_bundle_is_of_the_setting_and_passes_its_own_check(edgekit: Cli, wide:
 
 def test_a_profile_of_the_run_feeds_whole_batches(edgekit: Cli, wide: Path) -> None:
     ended = done(edgekit("profile", wide, "--data", SAMPLE, "--duration", "0.5s", "--json"))
-    assert json.loads(ended.out)["figures"]["queries"] > 0
+    record = json.loads(ended.out)
+    assert record["figures"]["queries"] > 0
+    run = load(wide)
+    batch = run.outcome(run.choice.chosen or "").candidate.run.batch
+    said = f"an inference takes a batch of {batch} samples: throughput in samples is {batch} times that in inferences"
+    assert (said in record["notices"]) == (batch > 1)
 
 
 def test_without_batches_where_samples_do_not_wait(edgekit: Cli, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class MeasuredSubject:
             threads=found.candidate.run.threads,
             size_bytes=found.made.artifact.size_bytes,
             data=found.materials.data,
-            notices=found.info.notices,
+            notices=(*found.info.notices, *_counted(found.candidate.run.batch)),
         )
 
     def gate(self, sheet: FactSheet) -> tuple[str, ...]:
@@ -97,3 +97,12 @@ class MeasuredSubject:
         ground = Ground(self._shop.device, self._shop.facts)
         proof = prove(self._shop, judge, materials, self.name, made, ground, self._found.info.macs)
         return (None, (proof,)) if isinstance(proof, str) else (proof, ())
+
+
+def _counted(batch: int) -> tuple[str, ...]:
+    """What an inference is where it is not of one sample."""
+    if batch == 1:
+        return ()
+    return (
+        f"an inference takes a batch of {batch} samples: throughput in samples is {batch} times that in inferences",
+    )
