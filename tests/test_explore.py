@@ -18,6 +18,8 @@ KEPT = ("ort-fp32", "ort-fp32-opt")
 FEW = [word for name in RECIPES if name not in KEPT for word in ("--forbid", name)]
 # Enough to see it work, whatever else the machine does.
 ARGS = ("--data", SAMPLE, "--samples", "64", "--time-budget", "15s", *FEW)
+# With one core: the reference is the only point of batch 1, and nothing else starts it.
+ALONE = (*FEW, "--forbid", "ort-fp32-opt", "--cores", "1")
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +97,14 @@ def test_without_batches_where_samples_do_not_wait(edgekit: Cli, tmp_path: Path)
     asked.write_text("schema = 1\n[data]\nbatchable = false\n")
     out = tmp_path / "run"
     ended = edgekit(
-        *("optimize", SAMPLE / "model.onnx", *ARGS, "--cores", "1", "--explore", "--requirements", asked, "-o", out),
+        *("optimize", SAMPLE / "model.onnx", *ARGS, *ALONE, "--explore", "--requirements", asked, "-o", out),
         timeout=600,
     )
     done(ended)
     found = load(out).exploration
     assert found is not None
     assert {p.setting.batch for p in found.points} == {1}
+    assert found.latency_choice and found.throughput_choice
 
 
 def test_settings_are_searched_when_asked_for_or_when_throughput_counts(edgekit: Cli, tmp_path: Path) -> None:
@@ -146,9 +149,7 @@ def test_answers_that_depend_on_the_batch_are_not_counted(edgekit: Cli, tmp_path
         "--data",
         tmp_path / "d.npz",
         "--explore",
-        "--cores",
-        "1",
-        *FEW,
+        *ALONE,
         "-o",
         out,
         timeout=600,

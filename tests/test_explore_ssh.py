@@ -25,7 +25,8 @@ def test_a_link_that_is_lost_in_a_search_costs_no_round_that_was_measured(edgeki
     with serving("openssh", folder) as server, Proxy(server.port) as proxy:
         url = server.url("", proxy.port)
         words = ["--ssh-config", server.client.config, "--cache", cache, "optimize", SAMPLE / "model.onnx", "-o", out]
-        words += ["--data", SAMPLE, "--samples", "64", "--time-budget", "15s", "--explore", "--device", url, *FEW]
+        words += ["--data", SAMPLE, "--samples", "64", "--time-budget", "15s", "--explore", "--json"]
+        words += ["--device", url, *FEW]
 
         def lose_the_link() -> None:
             until(lambda: any(p.read_bytes().count(b"\n") >= ROUNDS for p in journals(cache)), "no search", 200)

@@ -179,7 +179,11 @@ class _Search:
 
     def _look_around(self, plain: Sequence[Spot], options: Sequence[Spot]) -> None:
         """A few rounds for all that may matter."""
-        self._screen([spot for spot in plain if spot.setting.batch == 1])
+        narrow = [spot for spot in plain if spot.setting.batch == 1]
+        if narrow:
+            self._screen(narrow)
+        else:  # one core, one candidate: what batches and options are compared with has not run yet
+            self._heat([self._space.reference.name], self._screened, SCREEN_TURN_MS)
         wide = [spot for spot in plain if spot.setting.batch > 1]
         self._screen(wide if self._everything else self._of_any(wide, self._near(COST)))
         near = [*self._near(LATENCY), *self._near(COST)]
@@ -208,7 +212,7 @@ class _Search:
 
     def _finish(self) -> None:
         """Rounds for those that contend for an end or are on the front, until nobody needs more."""
-        while waiting := [t for t in self._alive() if not self._finished(t) and t is not self._reference]:
+        while waiting := [t for t in self._alive() if not self._finished(t)]:
             waiting.sort(key=lambda t: min(t.middle(axis) / self._least(axis) for axis in AXES))
             spots = [self._spots[t.name] for t in waiting[: self._places()]]
             self._heats_of(spots, self._finished, FINAL_TURN_MS)
@@ -262,13 +266,14 @@ class _Search:
     def _heat(self, names: Sequence[str], is_done: Callable[[Track], bool], turn_ms: float) -> None:
         number, round_ = self._heats, 0
         self._heats += 1
+        reference = self._space.reference.name
         with Heat(self._shop.device) as heat:
             while racing := [n for n in names if self._races(n, is_done)]:
-                order = [self._space.reference.name, *racing]
+                order = [reference, *(name for name in racing if name != reference)]
                 shift = round_ % len(order)
                 self._round(heat, (number, round_), order[shift:] + order[:shift], turn_ms)
                 self._judge(order)
-                for name in racing:
+                for name in order[1:]:
                     if not self._races(name, is_done):
                         heat.leave(name)
                 round_ += 1
