@@ -79,11 +79,13 @@ def test_a_bundle_is_of_the_setting_and_passes_its_own_check(edgekit: Cli, wide:
     config = run.outcome(run.choice.chosen).candidate.run
     text = json.dumps(shown)
     assert f'"threads": {config.threads}' in text
-    done(edgekit("profile", tmp_path / "m.ekb", "--allow-unsigned", "--duration", "0.5s", "--json"))
+    short = ("--duration", "0.5s", "--json", "-o", tmp_path / "profile")
+    done(edgekit("profile", tmp_path / "m.ekb", "--allow-unsigned", *short))
 
 
-def test_a_profile_of_the_run_feeds_whole_batches(edgekit: Cli, wide: Path) -> None:
-    ended = done(edgekit("profile", wide, "--data", SAMPLE, "--duration", "0.5s", "--json"))
+def test_a_profile_of_the_run_feeds_whole_batches(edgekit: Cli, wide: Path, tmp_path: Path) -> None:
+    short = ("--duration", "0.5s", "--json", "-o", tmp_path / "profile")
+    ended = done(edgekit("profile", wide, "--data", SAMPLE, *short))
     record = json.loads(ended.out)
     assert record["figures"]["queries"] > 0
     run = load(wide)
