@@ -279,9 +279,8 @@ def main() -> int:
         alone, resumed, kills = killed(arguments.zoo, arguments.kills)
         text += f"\nKilled {kills} times: `{resumed}`; left alone: `{alone}`.\n"
         said += ["a killed search chose otherwise"] if alone != resumed else []
+    text += f"\n{'Missed: ' + '; '.join(said) if said else 'All bars are met'}.\n"
     print(text)
-    for line in said:
-        print(f"missed: {line}")
     if arguments.write:
         write_section("settings", text)
     return 1 if said else 0

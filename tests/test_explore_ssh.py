@@ -3,15 +3,17 @@
 import threading
 from pathlib import Path
 
-from edgekit.core.recipes import RECIPES
+import pytest
+
 from tests.conftest import SAMPLE, Cli, done, load
 from tests.proxy import Proxy
 from tests.sshd import serving
+from tests.test_explore import ARGS
 from tests.test_ssh import until
 from tests.test_ssh_faults import check_clean
 
-KEPT = ("ort-fp32", "ort-fp32-opt")
-FEW = [word for name in RECIPES if name not in KEPT for word in ("--forbid", name)]
+pytestmark = pytest.mark.long
+
 ROUNDS = 20  # turns that are measured before the link is lost
 
 
@@ -25,8 +27,7 @@ def test_a_link_that_is_lost_in_a_search_costs_no_round_that_was_measured(edgeki
     with serving("openssh", folder) as server, Proxy(server.port) as proxy:
         url = server.url("", proxy.port)
         words = ["--ssh-config", server.client.config, "--cache", cache, "optimize", SAMPLE / "model.onnx", "-o", out]
-        words += ["--data", SAMPLE, "--samples", "64", "--time-budget", "15s", "--explore", "--json"]
-        words += ["--device", url, *FEW]
+        words += [*ARGS, "--explore", "--json", "--device", url]
 
         def lose_the_link() -> None:
             until(lambda: any(p.read_bytes().count(b"\n") >= ROUNDS for p in journals(cache)), "no search", 200)
@@ -66,8 +67,7 @@ def test_a_search_on_a_board_is_of_its_cores(edgekit: Cli, tmp_path: Path) -> No
     folder.mkdir()
     with serving("dropbear", folder) as server:
         words = ("--ssh-config", server.client.config, "optimize", SAMPLE / "model.onnx", "-o", tmp_path / "run")
-        asked = ("--data", SAMPLE, "--samples", "64", "--time-budget", "10s", "--explore", "--cores", "1")
-        done(edgekit(*words, *asked, "--device", server.url(), *FEW))
+        done(edgekit(*words, *ARGS, "--explore", "--cores", "1", "--device", server.url()))
         check_found(tmp_path / "run", str(server.url()))
         assert _settings(tmp_path / "run") == {(1, 1)}
         check_clean(server)

@@ -179,11 +179,8 @@ class _Search:
 
     def _look_around(self, plain: Sequence[Spot], options: Sequence[Spot]) -> None:
         """A few rounds for all that may matter."""
-        narrow = [spot for spot in plain if spot.setting.batch == 1]
-        if narrow:
-            self._screen(narrow)
-        else:  # one core, one candidate: what batches and options are compared with has not run yet
-            self._heat([self._space.reference.name], self._screened, SCREEN_TURN_MS)
+        # On one core with one candidate nothing else brings the reference along, which batches and options are compared with.
+        self._screen([spot for spot in plain if spot.setting.batch == 1] or [self._space.reference])
         wide = [spot for spot in plain if spot.setting.batch > 1]
         self._screen(wide if self._everything else self._of_any(wide, self._near(COST)))
         near = [*self._near(LATENCY), *self._near(COST)]
@@ -191,7 +188,8 @@ class _Search:
 
     def _screen(self, spots: Sequence[Spot]) -> None:
         """A few short rounds for each, in an order of the seed's own, so that what the time cuts off is no kind of its own."""
-        new = {spot.name: spot for spot in spots if spot.name not in self._tracks}
+        ran = {name for name, track in self._tracks.items() if track.turns}
+        new = {spot.name: spot for spot in spots if spot.name not in ran}
         spots = self._random.sample(list(new.values()), len(new))
         self._heats_of(spots, self._screened, SCREEN_TURN_MS)
 
